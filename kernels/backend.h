@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "kernels/layer_ops.h"
+#include "kernels/memory.h"
+#include "kernels/solver.h"
+#include "kernels/statistics_ops.h"
+
+namespace quern {
+
+/// One device: its memory and stream, and the operations on it, grouped by who calls them. Nothing
+/// above kernels/ may assume that a view can be dereferenced by the host.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual Memory& memory() noexcept = 0;
+  virtual LayerOps& layers() noexcept = 0;
+  virtual StatisticsOps& statistics() noexcept = 0;
+  virtual Solver& solver() noexcept = 0;
+
+  /// Type of activations and of weights prepared for linear(): f32 on the CPU.
+  virtual DType activation_dtype() const noexcept = 0;
+
+  /// What decides the numbers: "cpu (OpenBLAS 0.3.21 SkylakeX)". Part of a run's identity.
+  virtual std::string numerics() const = 0;
+};
+
+/// The host's processors: OpenMP over rows and tiles, a single-threaded BLAS inside.
+/// threads: at least 1. The results do not depend on it.
+std::unique_ptr<Backend> make_cpu_backend(int threads);
+
+}  // namespace quern

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "kernels/core/tensor.h"
+#include "kernels/statistics_ops.h"
+
+namespace quern {
+
+/// Order in which GPTQ rounds the columns of a module.
+enum class ActOrder : std::uint8_t {
+  none,         ///< as stored
+  group_aware,  ///< groups by their largest H_kk, columns inside a group by H_kk; g_idx stays k / gs
+  full          ///< all columns by H_kk, descending; groups are formed in that order
+};
+
+/// How the scale of a group is found.
+enum class ScaleSearch : std::uint8_t {
+  absmax,   ///< the range just covers the weights
+  weighted  ///< the shrunk range with the least squared error weighted by the column's H
+};
+
+/// A uniform grid: w = scale * (code - zero), code and zero in [0, 2^bits).
+struct GridSpec {
+  int bits = 4;                 ///< 2..8
+  std::int64_t group_size = -1;  ///< columns that share a scale; -1: the whole row
+  bool symmetric = true;        ///< zero = 2^(bits-1), scale = 2 absmax / (2^bits - 1)
+  ScaleSearch scale_search = ScaleSearch::weighted;
+
+  bool operator==(const GridSpec&) const = default;
+};
+
+/// Groups of a row of `columns` weights; the last one may be short.
+std::int64_t group_count(std::int64_t columns, std::int64_t group_size) noexcept;
+
+/// Damping of H before it is factorised: `fraction` of mean(diag H) is added to the diagonal and
+/// doubled (at least from `fraction` = 1e-4 on) until the factorisation succeeds.
+struct Damping {
+  double fraction = 0.01;
+  double max_fraction = 10.0;
+};
+
+/// H of one input, factorised for GPTQ and shared by the modules that read the input.
+struct HessianFactor {
+  Tensor feedback;  ///< [K, K] f64, upper: S_ij = R_ij / R_jj of H = R R^T in solve order
+  Tensor diagonal;  ///< [K] f64: diag H without damping, checkpoint order
+  Tensor order;     ///< [K] i32: column solved at step j
+  Tensor weight;    ///< [K] f64: R_jj^2, the cost of an error at step j
+  double damping_fraction = 0.0;  ///< the one finally used
+  std::int64_t dead_columns = 0;  ///< H_kk == 0: never active, their weights are left to rounding
+};
+
+/// A module on a uniform grid, checkpoint column order. Scales are float16 values, as stored.
+struct QuantizedTensor {
+  Tensor codes;     ///< [N, K] u8
+  Tensor scales;    ///< [G, N] f16, finite and > 0
+  Tensor zeros;     ///< [G, N] u8
+  Tensor group_of;  ///< [K] i32: g_idx
+};
+
+/// Solvers of one device. Synchronous where they return host values (factorise), otherwise
+/// asynchronous. ShapeError on views that do not fit.
+class Solver {
+ public:
+  virtual ~Solver() = default;
+
+  /// H = R R^T with R upper triangular (the reversed Cholesky factor), after damping and ordering.
+  /// group_size matters for ActOrder::group_aware only. Synchronises. Throws InputError when H
+  /// holds no finite positive diagonal entry, or when damping.max_fraction does not suffice.
+  HessianFactor factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
+                          const Damping& damping);
+
+  /// GPTQ (Frantar et al. 2022) by the single factor: column j is rounded at
+  /// w_j + sum_{i<j} (w_i - q_i) S_ij, in blocks of at most 128 columns. weight [N, K], any plain
+  /// float type. Scales are rounded to f16 before codes are chosen against them.
+  /// Throws InputError if a group's scale exceeds the f16 range.
+  QuantizedTensor gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid);
+
+  /// Round to nearest on the same grid. column_weight [K] f64 weighs the scale search; ones if
+  /// absent.
+  QuantizedTensor round_to_nearest(ConstTensorView weight, const GridSpec& grid,
+                                   std::optional<ConstTensorView> column_weight);
+
+  /// out [N, K] f32 = scales[g, n] * (codes[n, k] - zeros[g, n]), g = group_of[k], exactly.
+  void dequantize(const QuantizedTensor& quantized, TensorView out);
+
+  /// sum_n (w - q)_n H (w - q)_n^T and sum_n w_n H w_n^T of a module, H without damping.
+  /// result [2] f64. quantized [N, K] f32.
+  void quadratic_error(ConstTensorView weight, ConstTensorView quantized, const GramView& gram,
+                       TensorView result);
+
+  /// Packs codes [N, K] u8 into out [ceil(K bits / 32), N] i32: 32-bit words along K, a code
+  /// starting at bit k * bits of its row's little-endian stream. Zero padded.
+  void pack(ConstTensorView codes, int bits, TensorView out);
+  /// The inverse of pack for K columns.
+  void unpack(ConstTensorView words, int bits, TensorView codes);
+
+ private:
+  virtual HessianFactor do_factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
+                                     const Damping& damping) = 0;
+  virtual QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor,
+                                  const GridSpec& grid) = 0;
+  virtual QuantizedTensor do_round_to_nearest(ConstTensorView weight, const GridSpec& grid,
+                                              std::optional<ConstTensorView> column_weight) = 0;
+  virtual void do_dequantize(const QuantizedTensor& quantized, TensorView out) = 0;
+  virtual void do_quadratic_error(ConstTensorView weight, ConstTensorView quantized,
+                                  const GramView& gram, TensorView result) = 0;
+  virtual void do_pack(ConstTensorView codes, int bits, TensorView out) = 0;
+  virtual void do_unpack(ConstTensorView words, int bits, TensorView codes) = 0;
+};
+
+}  // namespace quern

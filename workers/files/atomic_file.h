@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "workers/files/commit_hook.h"
+
+namespace quern {
+
+/// Writes a file under its name + ".tmp"; commit() makes it durable and gives it its final name:
+/// fsync, close, rename, fsync of the directory. Without commit() the temporary is removed.
+/// Every failure is a StoreError with path, operation, errno text and, when the disk is full, the
+/// bytes that were missing.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path final_path, CommitHook hook = {});
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;             // one descriptor, one owner
+  AtomicFile& operator=(const AtomicFile&) = delete;  // likewise
+
+  /// Appends, retrying short writes.
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  void commit();
+
+  const std::filesystem::path& temporary_path() const noexcept { return temporary_path_; }
+
+ private:
+  std::filesystem::path final_path_;
+  std::filesystem::path temporary_path_;
+  CommitHook hook_;
+  int descriptor_ = -1;
+  bool committed_ = false;
+};
+
+/// Makes an already written and closed temporary durable under its final name: fsync of the file,
+/// rename, fsync of the directory. For files written by libraries (HDF5).
+void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_path,
+                  const CommitHook& hook);
+
+/// Whole file. Throws InputError if it cannot be opened or read, naming the path and the reason.
+std::string read_text_file(const std::filesystem::path& path);
+std::vector<std::byte> read_binary_file(const std::filesystem::path& path);
+
+/// AtomicFile with one write.
+void write_text_file(const std::filesystem::path& path, std::string_view text,
+                     const CommitHook& hook = {});
+
+/// create_directories with errors as StoreError.
+void make_directories(const std::filesystem::path& path);
+
+}  // namespace quern
