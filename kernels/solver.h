@@ -11,7 +11,8 @@ namespace quern {
 /// Order in which GPTQ rounds the columns of a module.
 enum class ActOrder : std::uint8_t {
   none,         ///< as stored
-  group_aware,  ///< groups by their largest H_kk, columns inside a group by H_kk; g_idx stays k / gs
+  group_aware,  ///< groups by their largest H_kk, columns inside a group by H_kk; g_idx stays k /
+                ///< gs
   full          ///< all columns by H_kk, descending; groups are formed in that order
 };
 
@@ -23,9 +24,9 @@ enum class ScaleSearch : std::uint8_t {
 
 /// A uniform grid: w = scale * (code - zero), code and zero in [0, 2^bits).
 struct GridSpec {
-  int bits = 4;                 ///< 2..8
+  int bits = 4;                  ///< 2..8
   std::int64_t group_size = -1;  ///< columns that share a scale; -1: the whole row
-  bool symmetric = true;        ///< zero = 2^(bits-1), scale = 2 absmax / (2^bits - 1)
+  bool symmetric = true;         ///< zero = 2^(bits-1), scale = 2 absmax / (2^bits - 1)
   ScaleSearch scale_search = ScaleSearch::weighted;
 
   bool operator==(const GridSpec&) const = default;
@@ -47,6 +48,7 @@ struct HessianFactor {
   Tensor diagonal;  ///< [K] f64: diag H without damping, checkpoint order
   Tensor order;     ///< [K] i32: column solved at step j
   Tensor weight;    ///< [K] f64: R_jj^2, the cost of an error at step j
+  ActOrder act_order = ActOrder::none;
   double damping_fraction = 0.0;  ///< the one finally used
   std::int64_t dead_columns = 0;  ///< H_kk == 0: never active, their weights are left to rounding
 };

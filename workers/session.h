@@ -1,6 +1,10 @@
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <string>
 #include <string_view>
 
 #include "kernels/backend.h"
@@ -14,18 +18,50 @@ class logger;
 
 namespace quern {
 
+class MpiEnvironment;
+
+/// What this rank is doing, as the watchdog's thread sees it, and who is told of it.
+class Heartbeat {
+ public:
+  void note(std::string_view activity);
+  /// Told the activity at every beat, from the watchdog's thread; empty: nobody. Not called any
+  /// more once this returns.
+  void tell(std::function<void(const std::string& activity)> listener);
+  void beat();
+
+ private:
+  std::mutex mutex_;
+  std::string activity_;
+  std::function<void(const std::string&)> listener_;
+};
+
 /// What one rank owns, passed by reference to whoever works: there is no global state.
 /// Members are destroyed in reverse order: the communicator before the memory it sends from.
 struct Session {
   std::shared_ptr<spdlog::logger> log;
+  CommitHook commit_hook;
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Communicator> communicator;
+  std::shared_ptr<Heartbeat> heartbeat;
   std::unique_ptr<Watchdog> watchdog;
-  CommitHook commit_hook;
+  bool leaving_together = false;  ///< the exception in flight was agreed on by all ranks
 
   int rank() const noexcept { return communicator->rank(); }
   int ranks() const noexcept { return communicator->size(); }
   bool is_root() const noexcept { return rank() == 0; }
+
+  /// Names the operation in hand for the watchdog, the peers and `status`.
+  void enter(std::string_view activity);
 };
+
+struct SessionOptions {
+  int threads = 1;
+  std::chrono::seconds deadline{3600};
+  std::chrono::seconds silence{60};
+};
+
+/// Collective over the ranks of `mpi`; nullptr: a job of one rank without MPI.
+Session make_session(MpiEnvironment* mpi, std::shared_ptr<spdlog::logger> log,
+                     const SessionOptions& options);
 
 }  // namespace quern

@@ -8,7 +8,20 @@
 namespace quern {
 
 /// Element types met in checkpoints and used on devices.
-enum class DType : std::uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u8, boolean };
+enum class DType : std::uint8_t {
+  f64,
+  f32,
+  f16,
+  bf16,
+  f8_e4m3,
+  f8_e5m2,
+  i64,
+  i32,
+  i16,
+  i8,
+  u8,
+  boolean
+};
 
 /// Bytes of one element.
 std::size_t dtype_bytes(DType dtype) noexcept;

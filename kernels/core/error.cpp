@@ -6,9 +6,9 @@ namespace quern {
 
 void ensure(bool holds, const char* expectation, std::source_location where) {
   if (holds) return;
-  throw InternalError(fmt::format("{}:{}: {}: expected {}; this is a bug in Quern, please report it",
-                                  where.file_name(), where.line(), where.function_name(),
-                                  expectation));
+  throw InternalError(
+      fmt::format("{}:{}: {}: expected {}; this is a bug in Quern, please report it",
+                  where.file_name(), where.line(), where.function_name(), expectation));
 }
 
 }  // namespace quern

@@ -50,9 +50,7 @@ TensorView TensorView::reshaped(Shape new_shape) const {
 }
 
 HostTensor::HostTensor(DType type, const Shape& dims)
-    : dtype(type),
-      shape(dims),
-      bytes(static_cast<std::size_t>(dims.elems()) * dtype_bytes(type)) {}
+    : dtype(type), shape(dims), bytes(static_cast<std::size_t>(dims.elems()) * dtype_bytes(type)) {}
 
 void HostTensor::check_element_size(std::size_t element_bytes) const {
   ensure(element_bytes == dtype_bytes(dtype), "an element type of the tensor's size");

@@ -23,6 +23,7 @@ enum class LogLevel : std::uint8_t { debug, info, warning, error };
 
 struct ModelConfig {
   std::filesystem::path path;
+  std::vector<std::string> ignore_fields;  ///< of config.json, known to be without effect
 };
 
 /// Text or token ids, cut into windows. Shared by calibration and evaluation.
@@ -70,8 +71,8 @@ struct OutputConfig {
 };
 
 struct EvaluateConfig {
-  TextConfig text;            ///< empty source: no evaluation
-  std::int64_t samples = 0;   ///< windows from the start of the text; 0: all whole ones
+  TextConfig text;           ///< empty source: no evaluation
+  std::int64_t samples = 0;  ///< windows from the start of the text; 0: all whole ones
   std::int64_t micro_batch = 4;
 };
 
@@ -79,12 +80,12 @@ struct RunConfig {
   std::filesystem::path directory;
   Device device = Device::automatic;
   Resume resume = Resume::automatic;
-  int threads = 0;                     ///< per rank; 0: cores of the host / ranks on it
-  std::int64_t save_activations = 0;   ///< keep the inputs of every n-th layer; 0: never
-  std::chrono::seconds watchdog{60};   ///< silence after which a rank counts as lost
-  std::chrono::seconds deadline{3600}; ///< longest wait in one collective
+  int threads = 0;                      ///< per rank; 0: cores of the host / ranks on it
+  std::int64_t save_activations = 0;    ///< keep the inputs of every n-th layer; 0: never
+  std::chrono::seconds watchdog{60};    ///< silence after which a rank counts as lost
+  std::chrono::seconds deadline{3600};  ///< longest wait in one collective
   LogLevel log_level = LogLevel::info;
-  bool ignore_numerics = false;        ///< resume although backend or libraries differ
+  bool ignore_numerics = false;  ///< resume although backend or libraries differ
 };
 
 /// A run file, parsed: enums, numbers in range and paths; no YAML type travels further.

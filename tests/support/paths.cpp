@@ -10,7 +10,9 @@ std::filesystem::path shared_dir() {
   return std::filesystem::exists(path / "golden") ? path : std::filesystem::path();
 }
 
-std::filesystem::path source_dir() { return QUERN_SOURCE_DIR; }
+std::filesystem::path source_dir() {
+  return QUERN_SOURCE_DIR;
+}
 
 TemporaryDirectory::TemporaryDirectory() {
   std::string pattern = (std::filesystem::temp_directory_path() / "quern-test-XXXXXX").string();

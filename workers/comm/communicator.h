@@ -12,7 +12,10 @@ namespace quern {
 
 /// The ranks of one job. Every method but rank() and size() is a collective: all ranks call it in
 /// the same order with the same sizes and root, and it blocks until this rank's part is done.
-/// A single rank is a job like any other. Throws CommunicationError when a collective fails.
+/// A single rank is a job like any other. Throws InternalError, before any byte moves, when the
+/// root does not exist or the ranks call different collectives. Throws CommunicationError when a
+/// collective fails or a rank does not join it in time: every further call then throws it too, what
+/// was passed may still change, and the job should end (MpiEnvironment::abort).
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -34,19 +37,18 @@ class Communicator {
   virtual void sum(std::span<std::int64_t> values) = 0;
   virtual void maximum(std::span<std::int64_t> values) = 0;
 
-  /// As broadcast, on a tensor in the backend's memory. Synchronises the backend.
+  /// As broadcast, on a tensor in the backend's memory; operations issued on the backend before
+  /// see it as it was, those issued later as it becomes. May synchronise the backend.
   virtual void broadcast(TensorView tensor, int root) = 0;
   /// Sum over ranks of an i64 tensor in the backend's memory; the result is at `root`, the others'
-  /// contents are unspecified afterwards. Synchronises the backend. Sums must not overflow: the
-  /// caller leaves headroom (see GramView).
+  /// contents are unspecified afterwards. Ordered like broadcast. Sums must not overflow: the
+  /// caller leaves headroom (see GramView). Throws ShapeError for another type.
   virtual void reduce_sum(TensorView tensor, int root) = 0;
 };
 
-/// Bytes of any size from `root` to all; what the others pass is ignored.
+/// Bytes of any size from `root` to all; what the others pass is ignored. A collective.
 std::vector<std::byte> broadcast_message(Communicator& communicator, std::vector<std::byte> message,
                                          int root);
-
-class Memory;
 
 /// A job of one rank, without MPI.
 std::unique_ptr<Communicator> make_self_communicator();

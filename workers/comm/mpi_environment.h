@@ -1,31 +1,46 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <memory>
 
 #include "workers/comm/communicator.h"
 
 namespace quern {
 
+class Memory;
+
 /// MPI_Init_thread and MPI_Finalize as an object; at most one per process. No MPI type shows here.
 /// Sets MPI_ERRORS_RETURN, without which no error check of ours would ever run. On destruction
 /// during an exception it does not call MPI_Finalize (peers may be gone): call abort() instead.
 class MpiEnvironment {
  public:
+  /// Throws InternalError when MPI was initialised before, CommunicationError when MPI refuses.
   MpiEnvironment();
   ~MpiEnvironment();
   MpiEnvironment(const MpiEnvironment&) = delete;             // MPI is initialised once
   MpiEnvironment& operator=(const MpiEnvironment&) = delete;  // likewise
 
-  int rank() const noexcept;
-  int size() const noexcept;
+  int rank() const noexcept { return rank_; }
+  int size() const noexcept { return size_; }
 
-  /// Ends every rank of the job with this exit code. Does not return.
+  /// Ends every rank of the job with this exit code; standard streams are flushed first. Does not
+  /// return, nor hang: after 10 s this process ends in any case. exit_code: not 0.
   [[noreturn]] void abort(int exit_code) noexcept;
 
-  /// Collectives over all ranks; waits poll, so that a deadline can be kept: a collective that
-  /// takes longer than `deadline` throws CommunicationError. memory: where tensors live.
-  std::unique_ptr<Communicator> make_communicator(Memory& memory, std::chrono::seconds deadline);
+  /// Bytes moved by one MPI call: fits a cache, and bounds the staging buffer.
+  static constexpr std::size_t kPieceBytes = std::size_t{4} << 20;
+
+  /// Collectives over all ranks; waits poll, so that a deadline can be kept: a rank that does not
+  /// join a collective, or a piece that is not moved, for `deadline` is a CommunicationError.
+  /// memory: where tensors live. piece_bytes: at least 8, at most INT_MAX. Collective.
+  std::unique_ptr<Communicator> make_communicator(Memory& memory, std::chrono::seconds deadline,
+                                                  std::size_t piece_bytes = kPieceBytes);
+
+ private:
+  int rank_ = 0;
+  int size_ = 1;
+  int exceptions_ = 0;
 };
 
 }  // namespace quern

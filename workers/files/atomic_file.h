@@ -8,13 +8,14 @@
 #include <vector>
 
 #include "workers/files/commit_hook.h"
+#include "workers/files/durable_file.h"
 
 namespace quern {
 
 /// Writes a file under its name + ".tmp"; commit() makes it durable and gives it its final name:
 /// fsync, close, rename, fsync of the directory. Without commit() the temporary is removed.
-/// Every failure is a StoreError with path, operation, errno text and, when the disk is full, the
-/// bytes that were missing.
+/// Every failure is a StoreError with path, operation, errno text, what to do and, for a failed
+/// write, the bytes that were still to be written.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path final_path, CommitHook hook = {});
@@ -27,18 +28,17 @@ class AtomicFile {
   void write(std::string_view text);
   void commit();
 
-  const std::filesystem::path& temporary_path() const noexcept { return temporary_path_; }
+  const std::filesystem::path& temporary_path() const noexcept { return file_.path(); }
 
  private:
   std::filesystem::path final_path_;
-  std::filesystem::path temporary_path_;
   CommitHook hook_;
-  int descriptor_ = -1;
+  DurableFile file_;
   bool committed_ = false;
 };
 
 /// Makes an already written and closed temporary durable under its final name: fsync of the file,
-/// rename, fsync of the directory. For files written by libraries (HDF5).
+/// rename, fsync of the directory. For files written by libraries.
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_path,
                   const CommitHook& hook);
 
@@ -50,7 +50,7 @@ std::vector<std::byte> read_binary_file(const std::filesystem::path& path);
 void write_text_file(const std::filesystem::path& path, std::string_view text,
                      const CommitHook& hook = {});
 
-/// create_directories with errors as StoreError.
-void make_directories(const std::filesystem::path& path);
+/// Makes the missing directories of a path, durably. Several ranks may do so at once.
+void make_directories(const std::filesystem::path& path, const CommitHook& hook = {});
 
 }  // namespace quern

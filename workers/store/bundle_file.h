@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -12,16 +13,28 @@ namespace quern {
 /// What one file of the state store holds: named arrays and a JSON text. Knows nothing of
 /// quantization.
 struct Bundle {
-  std::string attributes;                   ///< JSON object
-  std::map<std::string, HostTensor> arrays;  ///< names may contain '/'
+  std::string attributes;                    ///< JSON object, of any length
+  std::map<std::string, HostTensor> arrays;  ///< names may contain '/', as in is_store_name()
 };
 
-/// Writes an HDF5 file (serial driver, fletcher32 on every dataset, default format bounds) to
-/// `temporary`, closed but not yet durable. Same bundle, same bytes: no time stamps.
-/// bf16 and fp8 arrays are stored as integers with their type in an attribute.
-void write_bundle_file(const std::filesystem::path& temporary, const Bundle& bundle);
+/// Length and xxh3_hex of a file, taken from the bytes in memory before they met the disk.
+struct WrittenFile {
+  std::uint64_t bytes = 0;
+  std::string hash;
+};
 
-/// Throws StoreError naming the path and dataset if anything does not read back.
+/// Writes an HDF5 file (fletcher32 on every dataset, default format bounds) durably under its final
+/// name, through AtomicFile. Same bundle, same bytes: no time stamps.
+/// Datasets: "attributes" (u8 text) and "arrays/<name>", each with its type's name in the HDF5
+/// attribute "dtype" and its rank in "rank" (a scalar is stored as one element of rank 1).
+/// bf16 and fp8 arrays are stored as unsigned integers, f16 as an IEEE half, booleans as u8.
+/// The image is built in host memory, so libhdf5 never meets a full disk (it can abort the process
+/// at exit after one): needs as much memory again as the bundle. Any thread; calls take turns.
+WrittenFile write_bundle_file(const std::filesystem::path& final_path, const Bundle& bundle,
+                              const CommitHook& hook = {});
+
+/// Throws StoreError naming the path and dataset if anything does not read back as it was written.
+/// libhdf5 trusts structure it reads: pass only files whose hash was checked. Any thread.
 Bundle read_bundle_file(const std::filesystem::path& path);
 
 }  // namespace quern

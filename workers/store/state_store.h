@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -12,9 +13,10 @@
 
 namespace quern {
 
-/// The durable state of a run: immutable bundle files plus the journal that says which exist.
-/// Any rank writes and reads bundles; only rank 0 calls acknowledge() and set_aside(), and the
-/// caller broadcasts what it learns. No name contains a rank.
+/// The durable state of a run: immutable files plus the journal that says which exist. Any rank
+/// writes and reads them; only rank 0 calls acknowledge() and set_aside(), and the caller
+/// broadcasts what it learns. No name contains a rank. A name that is not is_store_name() (it could
+/// leave the directory) is an InternalError everywhere.
 class StateStore {
  public:
   /// Loads the journal. The directory must exist.
@@ -25,30 +27,45 @@ class StateStore {
   /// Names acknowledged when the store was opened or since, by this process.
   bool contains(const std::string& name) const { return entries_.contains(name); }
   const std::map<std::string, JournalEntry>& entries() const noexcept { return entries_; }
+  /// Bytes of the journal that did not count when it was loaded: after a kill part of a line;
+  /// more means damage, and a warning is due.
+  std::uint64_t ignored_journal_bytes() const noexcept { return ignored_journal_bytes_; }
 
   /// Writes the bundle durably under `name` (".h5" file, parents made); not yet acknowledged.
-  JournalEntry write(const std::string& name, const Bundle& bundle);
+  /// The name must not be acknowledged. Uses no state that changes: other threads may call it.
+  JournalEntry write(const std::string& name, const Bundle& bundle) const;
+  /// The entry of a durable file that was written by other means (an exported shard): reads it.
+  JournalEntry describe(const std::string& name) const;
 
   /// Adds entries of files that are durable to the journal, in the order given. Rank 0 only.
   void acknowledge(const std::vector<JournalEntry>& entries);
   /// Takes over entries that rank 0 has acknowledged. Other ranks.
   void learn(const std::vector<JournalEntry>& entries);
 
-  /// Length and hash of the file against its journal entry, before anything parses it.
+  /// Length and hash of the file against its journal entry, before anything parses it. False if it
+  /// is not acknowledged, absent or different; StoreError if it is there and cannot be read.
   bool intact(const std::string& name) const;
   /// The bundle, after intact(); empty if it is not acknowledged or damaged.
   std::optional<Bundle> read(const std::string& name) const;
 
-  /// Renames a damaged file to "<name>.damaged-<n>" and removes it from the journal. Rank 0 only.
-  void set_aside(const std::string& name);
-  /// The same on other ranks: forgets the entry.
+  /// Renames a damaged file (if it is there) to "<name>.damaged-<n>", n the first free number from
+  /// 1, and removes it from the journal. Returns the new path, empty if there was no file.
+  /// Rank 0 only; the name must be acknowledged.
+  std::filesystem::path set_aside(const std::string& name);
+  /// Takes a file that is no longer needed out of the journal and removes it. Rank 0 only; the name
+  /// must be acknowledged.
+  void discard(const std::string& name);
+  /// What set_aside() and discard() are on other ranks: forgets the entry.
   void forget(const std::string& name);
 
  private:
+  std::filesystem::path path_of(const std::string& name) const;
+
   std::filesystem::path directory_;
   CommitHook hook_;
   Journal journal_;
   std::map<std::string, JournalEntry> entries_;
+  std::uint64_t ignored_journal_bytes_ = 0;
 };
 
 }  // namespace quern

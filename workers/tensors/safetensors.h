@@ -3,37 +3,26 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "kernels/core/tensor.h"
 #include "workers/files/atomic_file.h"
+#include "workers/tensors/readable_file.h"
+#include "workers/tensors/safetensors_header.h"
 
 namespace quern {
-
-/// Where one tensor lies in one file.
-struct TensorEntry {
-  DType dtype = DType::f32;
-  Shape shape{0};
-  std::uint64_t begin = 0;  ///< absolute offset in the file
-  std::uint64_t bytes = 0;
-};
 
 /// The checked header of one safetensors file, and reads from it by pread. Everything is checked
 /// in the constructor: InputError with file, tensor, what was found and what was expected.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(std::filesystem::path path);
-  ~SafetensorsFile();
-  SafetensorsFile(const SafetensorsFile&) = delete;             // one descriptor, one owner
-  SafetensorsFile& operator=(const SafetensorsFile&) = delete;  // likewise
 
-  const std::filesystem::path& path() const noexcept { return path_; }
+  const std::filesystem::path& path() const noexcept { return file_.path(); }
   const std::map<std::string, TensorEntry>& entries() const noexcept { return entries_; }
-  std::uint64_t file_bytes() const noexcept { return file_bytes_; }
+  std::uint64_t file_bytes() const noexcept { return file_.bytes(); }
   /// xxh3_hex of the header bytes: names, types, shapes and places.
   const std::string& header_hash() const noexcept { return header_hash_; }
 
@@ -43,25 +32,17 @@ class SafetensorsFile {
   void read_at(std::uint64_t offset, std::span<std::byte> out) const;
 
  private:
-  std::filesystem::path path_;
+  ReadableFile file_;
   std::map<std::string, TensorEntry> entries_;
-  std::uint64_t file_bytes_ = 0;
   std::string header_hash_;
-  int descriptor_ = -1;
-};
-
-/// Name, type and shape of a tensor to be written.
-struct TensorSpec {
-  std::string name;
-  DType dtype = DType::f32;
-  Shape shape{0};
 };
 
 /// Writes one safetensors file through AtomicFile. The header is known from the specs (sorted by
 /// name, padded to 8 bytes, __metadata__ {"format": "pt"}); the data follow in the same order.
 class SafetensorsWriter {
  public:
-  SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> specs, CommitHook hook = {});
+  SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> specs,
+                    CommitHook hook = {});
 
   /// In the order data must be written.
   const std::vector<TensorSpec>& specs() const noexcept { return specs_; }

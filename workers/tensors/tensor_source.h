@@ -9,11 +9,12 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/core/tensor.h"
 #include "workers/tensors/safetensors.h"
 
 namespace quern {
 
-/// All tensors of a checkpoint folder: model.safetensors, or the shards of
+/// All tensors of a checkpoint folder: model.safetensors, or without it the shards of
 /// model.safetensors.index.json. Headers are opened and checked once; the index must agree with
 /// the shards name by name (InputError: missing shard, tensor in index but not in shard, tensor in
 /// two shards, shard file outside the folder).
@@ -37,6 +38,10 @@ class TensorSource {
   std::string fingerprint() const;
 
  private:
+  void add_shard(const std::string& file_name);
+  void check_index(const std::map<std::string, std::string>& shard_of) const;
+  const SafetensorsFile& shard(const std::string& name) const;
+
   std::filesystem::path folder_;
   std::vector<std::unique_ptr<SafetensorsFile>> shards_;
   std::map<std::string, std::size_t> location_;  ///< tensor name -> index into shards_
@@ -50,7 +55,8 @@ class TensorPrefetch {
 
   /// Begins to read; replaces a request that was never taken.
   void start(std::vector<std::string> names);
-  /// The tensors in the order asked for; reads now whatever was not started. Rethrows errors.
+  /// The tensors in the order asked for; reads now whatever was not started. A started request is
+  /// used up by the first call that asks for one of its tensors. Rethrows its errors.
   std::vector<HostTensor> take(const std::vector<std::string>& names);
 
  private:

@@ -1,0 +1,44 @@
+#include "kernels/backend.h"
+
+#include <fmt/format.h>
+
+#include "kernels/core/error.h"
+#include "kernels/cpu/blas.h"
+#include "kernels/cpu/layer_ops.h"
+#include "kernels/cpu/memory.h"
+#include "kernels/cpu/solver.h"
+#include "kernels/cpu/statistics_ops.h"
+
+namespace quern {
+namespace {
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(int threads)
+      : layers_(memory_, threads),
+        statistics_(memory_, threads),
+        solver_(make_cpu_solver(memory_, threads)) {}
+
+  Memory& memory() noexcept override { return memory_; }
+  LayerOps& layers() noexcept override { return layers_; }
+  StatisticsOps& statistics() noexcept override { return statistics_; }
+  Solver& solver() noexcept override { return *solver_; }
+  DType activation_dtype() const noexcept override { return DType::f32; }
+  std::string numerics() const override { return fmt::format("cpu ({})", blas_name()); }
+
+ private:
+  CpuMemory memory_;
+  CpuLayerOps layers_;
+  CpuStatisticsOps statistics_;
+  std::unique_ptr<Solver> solver_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(int threads) {
+  ensure(threads >= 1, "at least one thread");
+  use_calling_thread_for_blas();
+  return std::make_unique<CpuBackend>(threads);
+}
+
+}  // namespace quern

@@ -1,0 +1,158 @@
+#include "kernels/cpu/layer_ops.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/convert.h"
+#include "kernels/cpu/row_kernels.h"
+#include "kernels/operands.h"
+
+namespace quern {
+namespace {
+
+// Elementwise work is handed out in pieces of this many elements; less is not worth a second
+// thread.
+constexpr std::int64_t kPiece = 16384;
+
+std::int64_t piece_count(std::int64_t elems) {
+  return (elems + kPiece - 1) / kPiece;
+}
+std::int64_t piece_size(std::int64_t elems, std::int64_t piece) {
+  return std::min(kPiece, elems - piece * kPiece);
+}
+
+void rotate_head(float* x, const float* cosines, const float* sines, std::int64_t half) {
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float low = x[i];
+    const float high = x[i + half];
+    x[i] = low * cosines[i] - high * sines[i];
+    x[i + half] = high * cosines[i] + low * sines[i];
+  }
+}
+
+std::int64_t count_nonfinite_piece(const ConstTensorView& x, std::int64_t begin,
+                                   std::int64_t count) {
+  std::int64_t found = 0;
+  if (x.dtype == DType::f64) {
+    const double* values = x.as<double>() + begin;
+    for (std::int64_t i = 0; i < count; ++i) found += std::isfinite(values[i]) ? 0 : 1;
+    return found;
+  }
+  std::array<float, 512> floats;
+  constexpr auto kStep = static_cast<std::int64_t>(floats.size());
+  for (std::int64_t at = 0; at < count; at += kStep) {
+    const std::int64_t step = std::min(kStep, count - at);
+    load_floats(x, begin + at, step, floats.data());
+    found += std::count_if(floats.begin(), floats.begin() + step,
+                           [](float value) { return !std::isfinite(value); });
+  }
+  return found;
+}
+
+void expect_float(const char* operation, std::initializer_list<Operand> operands) {
+  const bool holds = std::ranges::all_of(
+      operands, [](const Operand& operand) { return operand.view.dtype == DType::f32; });
+  expect_operands(holds, operation, "F32 activations on the CPU", operands);
+}
+
+}  // namespace
+
+void CpuLayerOps::do_convert(ConstTensorView in, TensorView out) {
+  const std::int64_t elems = in.elems();
+#pragma omp parallel for num_threads(threads_) schedule(static) if (elems > kPiece)
+  for (std::int64_t piece = 0; piece < piece_count(elems); ++piece) {
+    convert_elems(in, out, piece * kPiece, piece_size(elems, piece));
+  }
+}
+
+void CpuLayerOps::do_count_nonfinite(ConstTensorView x, TensorView count) {
+  const std::int64_t elems = x.elems();
+  std::int64_t found = 0;
+#pragma omp parallel for num_threads(threads_) reduction(+ : found) if (elems > kPiece)
+  for (std::int64_t piece = 0; piece < piece_count(elems); ++piece) {
+    found += count_nonfinite_piece(x, piece * kPiece, piece_size(elems, piece));
+  }
+  *count.as<std::int64_t>() += found;
+}
+
+void CpuLayerOps::do_embed(ConstTensorView table, ConstTensorView ids, TensorView out) {
+  expect_float("embed", {{"out", out}});
+  const std::int64_t width = table.shape[1];
+  const std::int64_t tokens = ids.elems();
+#pragma omp parallel for num_threads(threads_) schedule(static) if (out.elems() > kPiece)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    load_floats(table, ids.as<std::int32_t>()[t] * width, width, out.as<float>() + t * width);
+  }
+}
+
+void CpuLayerOps::do_rms_norm(ConstTensorView x, ConstTensorView weight, float epsilon,
+                              TensorView out) {
+  expect_float("rms_norm", {{"x", x}, {"out", out}});
+  const std::int64_t tokens = x.shape[0];
+  const std::int64_t width = x.shape[1];
+  scratch_.reserve(width * static_cast<std::int64_t>(sizeof(float)));
+  auto* scales = scratch_.of_thread<float>(0);
+  load_floats(weight, 0, width, scales);
+#pragma omp parallel for num_threads(threads_) schedule(static) if (x.elems() > kPiece)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float* from = x.as<float>() + t * width;
+    float* to = out.as<float>() + t * width;
+    const float mean = sum_of_squares(from, width) / static_cast<float>(width);
+    const float inverse = 1.0F / std::sqrt(mean + epsilon);
+    for (std::int64_t i = 0; i < width; ++i) to[i] = from[i] * inverse * scales[i];
+  }
+}
+
+void CpuLayerOps::do_rotate(TensorView x, ConstTensorView table, std::int64_t head_dim) {
+  expect_float("rotate", {{"x", x}});
+  const std::int64_t tokens = x.shape[0];
+  const std::int64_t width = x.shape[1];
+  const std::int64_t half = head_dim / 2;
+#pragma omp parallel for num_threads(threads_) schedule(static) if (x.elems() > kPiece)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float* cosines = table.as<float>() + t % table.shape[0] * head_dim;
+    float* row = x.as<float>() + t * width;
+    for (std::int64_t head = 0; head < width; head += head_dim) {
+      rotate_head(row + head, cosines, cosines + half, half);
+    }
+  }
+}
+
+void CpuLayerOps::do_gated_activation(TensorView gate, ConstTensorView up, Activation activation) {
+  expect_float("gated_activation", {{"gate", gate}, {"up", up}});
+  const std::int64_t elems = gate.elems();
+#pragma omp parallel for num_threads(threads_) schedule(static) if (elems > kPiece)
+  for (std::int64_t piece = 0; piece < piece_count(elems); ++piece) {
+    gate_row(gate.as<float>() + piece * kPiece, up.as<float>() + piece * kPiece,
+             piece_size(elems, piece), activation);
+  }
+}
+
+void CpuLayerOps::do_add(TensorView x, ConstTensorView delta) {
+  expect_float("add", {{"x", x}, {"delta", delta}});
+  const std::int64_t elems = x.elems();
+  auto* sums = x.as<float>();
+  const auto* terms = delta.as<float>();
+#pragma omp parallel for simd num_threads(threads_) schedule(static) if (elems > kPiece)
+  for (std::int64_t i = 0; i < elems; ++i) sums[i] += terms[i];
+}
+
+void CpuLayerOps::do_token_nll(ConstTensorView logits, ConstTensorView targets, TensorView nll) {
+  expect_float("token_nll", {{"logits", logits}});
+  const std::int64_t tokens = logits.shape[0];
+  const std::int64_t words = logits.shape[1];
+#pragma omp parallel for num_threads(threads_) schedule(static) if (logits.elems() > kPiece)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float* row = logits.as<float>() + t * words;
+    const std::int32_t target = targets.as<std::int32_t>()[t];
+    double loss = 0.0;
+    if (target >= 0) {
+      const float largest = row_max(row, words);
+      loss =
+          std::log(exp_row_sum(row, words, largest)) + static_cast<double>(largest) - row[target];
+    }
+    nll.as<float>()[t] = static_cast<float>(loss);
+  }
+}
+
+}  // namespace quern

@@ -1,0 +1,33 @@
+#pragma once
+
+#include "kernels/cpu/scratch.h"
+#include "kernels/layer_ops.h"
+
+namespace quern {
+
+/// Layer operations on float activations. Work is cut by shapes only, into rows or output tiles
+/// that one thread computes in a fixed order; which thread does not matter to the bits.
+class CpuLayerOps final : public LayerOps {
+ public:
+  CpuLayerOps(Memory& memory, int threads) : threads_(threads), scratch_(memory, threads) {}
+
+ private:
+  void do_convert(ConstTensorView in, TensorView out) override;
+  void do_count_nonfinite(ConstTensorView x, TensorView count) override;
+  void do_embed(ConstTensorView table, ConstTensorView ids, TensorView out) override;
+  void do_rms_norm(ConstTensorView x, ConstTensorView weight, float epsilon,
+                   TensorView out) override;
+  void do_linear(ConstTensorView x, ConstTensorView weight, std::optional<ConstTensorView> bias,
+                 TensorView out) override;
+  void do_rotate(TensorView x, ConstTensorView table, std::int64_t head_dim) override;
+  void do_attention(ConstTensorView q, ConstTensorView k, ConstTensorView v,
+                    const AttentionShape& shape, TensorView out) override;
+  void do_gated_activation(TensorView gate, ConstTensorView up, Activation activation) override;
+  void do_add(TensorView x, ConstTensorView delta) override;
+  void do_token_nll(ConstTensorView logits, ConstTensorView targets, TensorView nll) override;
+
+  int threads_;
+  Scratch scratch_;
+};
+
+}  // namespace quern

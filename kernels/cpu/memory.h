@@ -1,0 +1,30 @@
+#pragma once
+
+#include <atomic>
+
+#include "kernels/memory.h"
+
+namespace quern {
+
+/// Ordinary host memory. Every operation is done when it returns. Allocation and release may
+/// happen on any thread; the counts stay right.
+class CpuMemory final : public Memory {
+ public:
+  void synchronize() override {}
+  std::byte* host_address(TensorView view) noexcept override { return view.data; }
+  std::size_t used_bytes() const noexcept override { return used_bytes_; }
+  std::size_t peak_bytes() const noexcept override { return peak_bytes_; }
+
+ private:
+  std::byte* do_allocate(std::size_t bytes) override;
+  void do_free(std::byte* data, std::size_t bytes) noexcept override;
+  void do_upload(std::span<const std::byte> host, std::byte* device) override;
+  void do_download(const std::byte* device, std::span<std::byte> host) override;
+  void do_copy(const std::byte* from, std::byte* to, std::size_t bytes) override;
+  void do_clear(std::byte* data, std::size_t bytes) override;
+
+  std::atomic<std::size_t> used_bytes_{0};
+  std::atomic<std::size_t> peak_bytes_{0};
+};
+
+}  // namespace quern

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "kernels/memory.h"
+#include "kernels/statistics_ops.h"
+
+namespace quern {
+
+struct QuadraticErrorInput {
+  ConstTensorView weight;     ///< [N, K] plain float
+  ConstTensorView quantized;  ///< [N, K] f32
+  GramView gram;
+  int threads;
+};
+
+/// Solver::quadratic_error on the host; result[0] of weight - quantized, result[1] of weight.
+void quadratic_error_of_rows(Memory& memory, const QuadraticErrorInput& input, double* result);
+
+}  // namespace quern

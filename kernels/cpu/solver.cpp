@@ -1,0 +1,80 @@
+#include "kernels/cpu/solver.h"
+
+#include <numeric>
+#include <vector>
+
+#include "kernels/core/error.h"
+#include "kernels/cpu/blas.h"
+#include "kernels/cpu/factorise.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/quadratic_error.h"
+#include "kernels/cpu/row_solver.h"
+#include "kernels/cpu/scratch.h"
+
+namespace quern {
+namespace {
+
+class CpuSolver final : public Solver {
+ public:
+  CpuSolver(Memory& memory, int threads)
+      : memory_(memory), threads_(threads), scratch_(memory, threads) {}
+
+ private:
+  HessianFactor do_factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
+                             const Damping& damping) override {
+    return factorise_gram(memory_, gram, order, group_size, damping, threads_);
+  }
+
+  QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor,
+                          const GridSpec& grid) override {
+    const std::span order(factor.order.view().as<std::int32_t>(),
+                          static_cast<std::size_t>(weight.shape[1]));
+    return round_rows(
+        memory_, scratch_,
+        {weight, order, groups_in_order(order, factor.act_order, grid.group_size),
+         factor.feedback.view().as<double>(), factor.weight.view().as<double>(), grid},
+        threads_);
+  }
+
+  QuantizedTensor do_round_to_nearest(ConstTensorView weight, const GridSpec& grid,
+                                      std::optional<ConstTensorView> column_weight) override {
+    std::vector<std::int32_t> order(static_cast<std::size_t>(weight.shape[1]));
+    std::iota(order.begin(), order.end(), 0);
+    const double* importance = column_weight ? column_weight->as<double>() : nullptr;
+    return round_rows(memory_, scratch_,
+                      {weight, order, groups_in_order(order, ActOrder::none, grid.group_size),
+                       nullptr, importance, grid},
+                      threads_);
+  }
+
+  void do_dequantize(const QuantizedTensor& quantized, TensorView out) override {
+    dequantize_codes(quantized, out, threads_);
+  }
+
+  void do_quadratic_error(ConstTensorView weight, ConstTensorView quantized, const GramView& gram,
+                          TensorView result) override {
+    quadratic_error_of_rows(memory_, {weight, quantized, gram, threads_}, result.as<double>());
+  }
+
+  void do_pack(ConstTensorView codes, int bits, TensorView out) override {
+    pack_codes(codes, bits, out, threads_);
+  }
+
+  void do_unpack(ConstTensorView words, int bits, TensorView codes) override {
+    unpack_codes(words, bits, codes, threads_);
+  }
+
+  Memory& memory_;
+  int threads_;
+  Scratch scratch_;
+};
+
+}  // namespace
+
+std::unique_ptr<Solver> make_cpu_solver(Memory& memory, int threads) {
+  ensure(threads >= 1, "at least one thread");
+  use_calling_thread_for_blas();
+  return std::make_unique<CpuSolver>(memory, threads);
+}
+
+}  // namespace quern

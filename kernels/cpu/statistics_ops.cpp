@@ -1,0 +1,135 @@
+#include "kernels/cpu/statistics_ops.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "kernels/cpu/blas.h"
+#include "kernels/cpu/row_kernels.h"
+#include "kernels/operands.h"
+
+namespace quern {
+namespace {
+
+constexpr std::int64_t kTile = 192;
+constexpr std::int64_t kChannels = 64;  // channels whose squares one thread sums
+
+/// The largest e with energy * 2^(2 e) <= 2^bits; energy finite and positive.
+std::int32_t largest_exponent(double energy, int bits) {
+  int power = 0;  // energy = mantissa * 2^power, mantissa in [0.5, 1)
+  const double mantissa = std::frexp(energy, &power);
+  if (mantissa == 0.5) --power;
+  return (bits - power) >> 1;
+}
+
+void fill_exponents(const double* energies, std::int64_t channels, int bits, std::int32_t* out) {
+  std::optional<std::int32_t> smallest;
+  const auto usable = [](double energy) { return energy > 0.0 && std::isfinite(energy); };
+  for (std::int64_t i = 0; i < channels; ++i) {
+    if (!usable(energies[i])) continue;
+    out[i] = largest_exponent(energies[i], bits);
+    smallest = std::min(out[i], smallest.value_or(out[i]));
+  }
+  for (std::int64_t i = 0; i < channels; ++i) {
+    if (!usable(energies[i])) out[i] = smallest.value_or(0);
+  }
+}
+
+struct GramTile {
+  std::int64_t row, rows;
+  std::int64_t column, columns;
+};
+
+/// Tile number `index` of the upper triangle, counted down each column of tiles.
+GramTile gram_tile(std::int64_t index, std::int64_t channels) {
+  std::int64_t across = 0;
+  while (index > across) index -= ++across;
+  const std::int64_t row = index * kTile;
+  const std::int64_t column = across * kTile;
+  return {row, std::min(kTile, channels - row), column, std::min(kTile, channels - column)};
+}
+
+/// What all tiles of one accumulation share.
+struct GramTask {
+  ConstTensorView x;
+  const double* scales;  ///< 2^exponent of each channel
+  std::int64_t total_tokens;
+  std::int64_t* sums;
+};
+
+/// Adds every chunk's products of one tile; returns how many entries were refused.
+std::int64_t accumulate_tile(const GramTask& task, const GramTile& tile, float* products) {
+  const std::int64_t tokens = task.x.shape[0];
+  const std::int64_t channels = task.x.shape[1];
+  std::int64_t refused = 0;
+  for (std::int64_t begin = 0; begin < tokens; begin += StatisticsOps::gram_chunk_rows) {
+    const std::int64_t count = std::min(StatisticsOps::gram_chunk_rows, tokens - begin);
+    const float* chunk = task.x.as<float>() + begin * channels;
+    multiply({tile.rows, tile.columns, count}, {chunk + tile.row, channels, true},
+             {chunk + tile.column, channels}, products, tile.columns);
+    const double share =
+        static_cast<double>(count) / static_cast<double>(std::max(count, task.total_tokens));
+    for (std::int64_t i = 0; i < tile.rows; ++i) {
+      const std::int64_t row = tile.row + i;
+      const std::int64_t skip = std::max<std::int64_t>(0, row - tile.column);
+      refused +=
+          add_fixed_point({.products = products + i * tile.columns + skip,
+                           .row_scale = task.scales[row],
+                           .column_scales = task.scales + tile.column + skip,
+                           .limit = 0x1p62 * share},
+                          tile.columns - skip, task.sums + row * channels + tile.column + skip);
+    }
+  }
+  return refused;
+}
+
+void expect_float(const char* operation, const ConstTensorView& x) {
+  expect_operands(x.dtype == DType::f32, operation, "F32 activations on the CPU", {{"x", x}});
+}
+
+}  // namespace
+
+void CpuStatisticsOps::do_choose_gram_exponents(ConstTensorView x, std::int64_t total_tokens,
+                                                int headroom_bits, TensorView exponents) {
+  expect_float("choose_gram_exponents", x);
+  const std::int64_t tokens = x.shape[0];
+  const std::int64_t channels = x.shape[1];
+  scratch_.reserve(channels * static_cast<std::int64_t>(sizeof(double)));
+  auto* energies = scratch_.of_thread<double>(0);
+  const double growth =
+      static_cast<double>(total_tokens) / static_cast<double>(std::max<std::int64_t>(1, tokens));
+#pragma omp parallel for num_threads(threads_) schedule(static)
+  for (std::int64_t begin = 0; begin < channels; begin += kChannels) {
+    const std::int64_t count = std::min(kChannels, channels - begin);
+    std::fill_n(energies + begin, count, 0.0);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      add_squares(x.as<float>() + t * channels + begin, count, energies + begin);
+    }
+    for (std::int64_t i = begin; i < begin + count; ++i) energies[i] *= growth;
+  }
+  fill_exponents(energies, channels, 62 - headroom_bits, exponents.as<std::int32_t>());
+}
+
+void CpuStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
+                                          const GramView& gram) {
+  expect_float("accumulate_gram", x);
+  const std::int64_t channels = x.shape[1];
+  scratch_.reserve(kTile * kTile * static_cast<std::int64_t>(sizeof(float)));
+  Tensor scales = memory_.allocate(DType::f64, {channels});
+  for (std::int64_t i = 0; i < channels; ++i) {
+    scales.view().as<double>()[i] = std::ldexp(1.0, gram.exponents.as<std::int32_t>()[i]);
+  }
+  const GramTask task{x, scales.view().as<double>(), total_tokens, gram.sums.as<std::int64_t>()};
+  const std::int64_t across = (channels + kTile - 1) / kTile;
+  std::int64_t refused = 0;
+#pragma omp parallel for num_threads(threads_) schedule(dynamic) reduction(+ : refused)
+  for (std::int64_t index = 0; index < across * (across + 1) / 2; ++index) {
+    refused += accumulate_tile(task, gram_tile(index, channels),
+                               scratch_.of_thread<float>(omp_get_thread_num()));
+  }
+  *gram.overflow.as<std::int64_t>() += refused;
+}
+
+}  // namespace quern

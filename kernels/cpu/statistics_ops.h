@@ -1,0 +1,25 @@
+#pragma once
+
+#include "kernels/cpu/scratch.h"
+#include "kernels/statistics_ops.h"
+
+namespace quern {
+
+/// Statistics of float activations; bits do not depend on the thread count.
+class CpuStatisticsOps final : public StatisticsOps {
+ public:
+  CpuStatisticsOps(Memory& memory, int threads)
+      : memory_(memory), threads_(threads), scratch_(memory, threads) {}
+
+ private:
+  void do_choose_gram_exponents(ConstTensorView x, std::int64_t total_tokens, int headroom_bits,
+                                TensorView exponents) override;
+  void do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
+                          const GramView& gram) override;
+
+  Memory& memory_;
+  int threads_;
+  Scratch scratch_;
+};
+
+}  // namespace quern

@@ -1,0 +1,135 @@
+#include "kernels/solver.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "kernels/core/error.h"
+
+namespace quern {
+namespace {
+
+constexpr int kMinBits = 2;
+constexpr int kMaxBits = 8;
+
+void check(const char* operation, const char* name, const ConstTensorView& view, DType dtype,
+           const Shape& shape) {
+  if (view.dtype == dtype && view.shape == shape) return;
+  throw ShapeError(fmt::format("{}: {} is {} {}; expected {} {}", operation, name,
+                               dtype_name(view.dtype), view.shape.text(), dtype_name(dtype),
+                               shape.text()));
+}
+
+/// A plain float matrix with at least one element.
+void check_matrix(const char* operation, const char* name, const ConstTensorView& view) {
+  if (is_plain_float(view.dtype) && view.shape.rank() == 2 && view.elems() > 0) return;
+  throw ShapeError(fmt::format("{}: {} is {} {}; expected a matrix of a plain float type",
+                               operation, name, dtype_name(view.dtype), view.shape.text()));
+}
+
+void check_gram(const char* operation, const GramView& gram, std::int64_t columns) {
+  check(operation, "gram.sums", gram.sums, DType::i64, {columns, columns});
+  check(operation, "gram.exponents", gram.exponents, DType::i32, {columns});
+  check(operation, "gram.overflow", gram.overflow, DType::i64, {1});
+}
+
+void check_bits(const char* operation, int bits) {
+  if (bits >= kMinBits && bits <= kMaxBits) return;
+  throw ShapeError(
+      fmt::format("{}: {} bits; expected {} to {}", operation, bits, kMinBits, kMaxBits));
+}
+
+void check_group_size(const char* operation, std::int64_t group_size) {
+  if (group_size == -1 || group_size >= 1) return;
+  throw ShapeError(fmt::format("{}: group size {}; expected -1 for whole rows, or at least 1",
+                               operation, group_size));
+}
+
+/// [words, N] holds K codes of `bits` bits each in 32-bit words along K.
+void check_packed(const char* operation, const ConstTensorView& codes, int bits,
+                  const ConstTensorView& words) {
+  check_bits(operation, bits);
+  if (codes.dtype != DType::u8 || codes.shape.rank() != 2) {
+    throw ShapeError(fmt::format("{}: codes are {} {}; expected U8 [N, K]", operation,
+                                 dtype_name(codes.dtype), codes.shape.text()));
+  }
+  check(operation, "words", words, DType::i32, {(codes.shape[1] * bits + 31) / 32, codes.shape[0]});
+}
+
+}  // namespace
+
+std::int64_t group_count(std::int64_t columns, std::int64_t group_size) noexcept {
+  return group_size < 1 ? 1 : (columns + group_size - 1) / group_size;
+}
+
+HessianFactor Solver::factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
+                                const Damping& damping) {
+  if (gram.sums.shape.rank() != 2 || gram.sums.elems() == 0) {
+    throw ShapeError(
+        fmt::format("factorise: gram.sums is {}; expected [K, K]", gram.sums.shape.text()));
+  }
+  check_gram("factorise", gram, gram.sums.shape[0]);
+  check_group_size("factorise", group_size);
+  if (!(damping.fraction >= 0.0) || !std::isfinite(damping.max_fraction)) {
+    throw ShapeError(fmt::format("factorise: damping {} up to {}; expected finite values >= 0",
+                                 damping.fraction, damping.max_fraction));
+  }
+  return do_factorise(gram, order, group_size, damping);
+}
+
+QuantizedTensor Solver::gptq(ConstTensorView weight, const HessianFactor& factor,
+                             const GridSpec& grid) {
+  check_matrix("gptq", "weight", weight);
+  const std::int64_t columns = weight.shape[1];
+  check("gptq", "factor.feedback", factor.feedback.view(), DType::f64, {columns, columns});
+  check("gptq", "factor.diagonal", factor.diagonal.view(), DType::f64, {columns});
+  check("gptq", "factor.order", factor.order.view(), DType::i32, {columns});
+  check("gptq", "factor.weight", factor.weight.view(), DType::f64, {columns});
+  check_bits("gptq", grid.bits);
+  check_group_size("gptq", grid.group_size);
+  return do_gptq(weight, factor, grid);
+}
+
+QuantizedTensor Solver::round_to_nearest(ConstTensorView weight, const GridSpec& grid,
+                                         std::optional<ConstTensorView> column_weight) {
+  check_matrix("round_to_nearest", "weight", weight);
+  check_bits("round_to_nearest", grid.bits);
+  check_group_size("round_to_nearest", grid.group_size);
+  if (column_weight) {
+    check("round_to_nearest", "column_weight", *column_weight, DType::f64, {weight.shape[1]});
+  }
+  return do_round_to_nearest(weight, grid, column_weight);
+}
+
+void Solver::dequantize(const QuantizedTensor& quantized, TensorView out) {
+  check_matrix("dequantize", "out", out);
+  check("dequantize", "out", out, DType::f32, out.shape);
+  check("dequantize", "codes", quantized.codes.view(), DType::u8, out.shape);
+  check("dequantize", "group_of", quantized.group_of.view(), DType::i32, {out.shape[1]});
+  const Shape& scales = quantized.scales.shape();
+  const std::int64_t groups = scales.rank() == 2 ? scales[0] : 0;
+  check("dequantize", "scales", quantized.scales.view(), DType::f16, {groups, out.shape[0]});
+  check("dequantize", "zeros", quantized.zeros.view(), DType::u8, {groups, out.shape[0]});
+  do_dequantize(quantized, out);
+}
+
+void Solver::quadratic_error(ConstTensorView weight, ConstTensorView quantized,
+                             const GramView& gram, TensorView result) {
+  check_matrix("quadratic_error", "weight", weight);
+  check("quadratic_error", "quantized", quantized, DType::f32, weight.shape);
+  check_gram("quadratic_error", gram, weight.shape[1]);
+  check("quadratic_error", "result", result, DType::f64, {2});
+  do_quadratic_error(weight, quantized, gram, result);
+}
+
+void Solver::pack(ConstTensorView codes, int bits, TensorView out) {
+  check_packed("pack", codes, bits, out);
+  do_pack(codes, bits, out);
+}
+
+void Solver::unpack(ConstTensorView words, int bits, TensorView codes) {
+  check_packed("unpack", codes, bits, words);
+  do_unpack(words, bits, codes);
+}
+
+}  // namespace quern

@@ -1,0 +1,89 @@
+#include "pipeline/config/resolved.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "pipeline/config/fields.h"
+
+namespace quern {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kCommentColumn = 44;
+
+/// YAML of a scalar or a flat list or mapping, in flow style. JSON strings are YAML strings.
+std::string flow(const json& value) {
+  if (value.is_array() || value.is_object()) {
+    std::string text;
+    for (const auto& [key, item] : value.items()) {
+      if (!text.empty()) text += ", ";
+      text += value.is_object() ? fmt::format("{}: {}", key, flow(item)) : flow(item);
+    }
+    return value.is_array() ? fmt::format("[{}]", text) : fmt::format("{{{}}}", text);
+  }
+  return value.dump();
+}
+
+/// Rules in the order of their table, so that `match` comes first.
+std::string rule_flow(const QuantizeRule& rule) {
+  std::string text;
+  for (const Field<QuantizeRule>& field : rule_fields()) {
+    const json value = field.value(rule);
+    if (value.is_null()) continue;
+    text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", field.key, flow(value));
+  }
+  return fmt::format("{{{}}}", text);
+}
+
+std::string line(const std::string& text, const std::string& origin) {
+  return fmt::format("{:<{}} # {}\n", text, kCommentColumn, printable(origin));
+}
+
+std::string field_lines(const ParsedRunFile& parsed, const Field<RunFile>& field) {
+  const std::string key(field.key);
+  const auto& rules = parsed.run.quantize.rules;
+  if (key != "quantize.rules" || rules.empty()) {
+    return line(fmt::format("  {}: {}", field.name(), flow(field.value(parsed.run))),
+                parsed.origin.at(key));
+  }
+  std::string text = line(fmt::format("  {}:", field.name()), parsed.origin.at(key));
+  for (std::size_t i = 0; i < rules.size(); ++i) {
+    text += line(fmt::format("    - {}", rule_flow(rules[i])),
+                 parsed.origin.at(fmt::format("{}[{}]", key, i)));
+  }
+  return text;
+}
+
+json json_of(const RunFile& run, bool identity_only) {
+  json all = json::object();
+  for (const Field<RunFile>& field : run_file_fields()) {
+    if (identity_only && !field.identity) continue;
+    all[std::string(field.section())][std::string(field.name())] = field.value(run);
+  }
+  return all;
+}
+
+}  // namespace
+
+json resolved_json(const RunFile& run) {
+  return json_of(run, false);
+}
+
+json identity_json(const RunFile& run) {
+  return json_of(run, true);
+}
+
+std::string resolved_text(const ParsedRunFile& parsed) {
+  std::string text;
+  for (const Section& section : run_file_sections()) {
+    text += fmt::format("{}:\n", section.name);
+    for (const Field<RunFile>& field : run_file_fields()) {
+      if (field.section() == section.name) text += field_lines(parsed, field);
+    }
+  }
+  return text;
+}
+
+}  // namespace quern

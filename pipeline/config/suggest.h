@@ -1,0 +1,14 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace quern {
+
+/// "did you mean 'x'?" for the candidate closest to `word` in edit distance; empty if none is
+/// close.
+std::string did_you_mean(std::string_view word, const std::vector<std::string_view>& candidates);
+
+}  // namespace quern

@@ -1,0 +1,91 @@
+#include "pipeline/identity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+#include "pipeline/config/resolved.h"
+#include "workers/files/atomic_file.h"
+#include "workers/files/hash.h"
+#include "workers/files/json_file.h"
+
+namespace quern {
+namespace {
+
+/// "  quantize.bits: 4 in the run directory, 3 now" for every leaf that differs.
+std::string differences(const nlohmann::json& then, const nlohmann::json& now) {
+  const nlohmann::json before = then.flatten();
+  const nlohmann::json after = now.flatten();
+  const nlohmann::json absent = "absent";
+  std::string text;
+  const auto report = [&](const std::string& key, const auto& old_value, const auto& new_value) {
+    std::string path = key.substr(1);
+    std::ranges::replace(path, '/', '.');
+    text += fmt::format("\n  {}: {} in the run directory, {} now", path, old_value.dump(),
+                        new_value.dump());
+  };
+  for (const auto& [key, value] : before.items()) {
+    const nlohmann::json& other = after.contains(key) ? after[key] : absent;
+    if (value != other) report(key, value, other);
+  }
+  for (const auto& [key, value] : after.items()) {
+    if (!before.contains(key)) report(key, absent, value);
+  }
+  return text;
+}
+
+}  // namespace
+
+nlohmann::json make_identity(const RunFile& config, const OpenModel& model,
+                             const std::string& calibration_hash, const std::string& numerics) {
+  const std::string model_config = read_text_file(model.folder / "config.json");
+  return {{"config", identity_json(config)},
+          {"model",
+           {{"checkpoint", model.tensors->fingerprint()},
+            {"config.json", xxh3_hex(std::as_bytes(std::span(model_config)))}}},
+          {"calibration_tokens", calibration_hash},
+          {"numerics", {{"quern", QUERN_VERSION}, {"backend", numerics}}}};
+}
+
+bool settle_identity(const std::filesystem::path& directory, const nlohmann::json& identity,
+                     const RunConfig& config) {
+  const std::filesystem::path path = directory / "identity.json";
+  const bool there = std::filesystem::exists(path);
+  if (there && config.resume == Resume::never) {
+    throw ConfigError(
+        fmt::format("run.resume: 'never', but {} holds an earlier run; choose another "
+                    "run.directory or remove it",
+                    directory.string()));
+  }
+  if (!there && config.resume == Resume::required) {
+    throw ConfigError(
+        fmt::format("run.resume: 'required', but {} holds no earlier run", directory.string()));
+  }
+  if (!there) {
+    write_text_file(path, identity.dump(2) + "\n");
+    return false;
+  }
+  nlohmann::json then = read_json_file(path);
+  nlohmann::json now = identity;
+  if (config.ignore_numerics) {
+    then.erase("numerics");
+    now.erase("numerics");
+  }
+  if (then == now) return true;
+  throw ConfigError(fmt::format(
+      "run.directory: {} holds a run with other settings:{}\nuse another run.directory, undo the "
+      "change{}",
+      directory.string(), differences(then, now),
+      then["numerics"] != now["numerics"] ? ", or accept other numerics with run.ignore_numerics"
+                                          : ""));
+}
+
+nlohmann::json make_provenance(const nlohmann::json& identity, OutputFormat format) {
+  nlohmann::json provenance = identity;
+  provenance["tool"] = fmt::format("quern {}", QUERN_VERSION);
+  provenance["output_format"] = format == OutputFormat::gptq ? "gptq" : "dequantized";
+  return provenance;
+}
+
+}  // namespace quern

@@ -1,0 +1,150 @@
+#include "pipeline/model/gptq_weights.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <regex>
+
+#include "kernels/core/error.h"
+#include "pipeline/model/packed_codes.h"
+
+namespace quern {
+namespace {
+
+constexpr std::array kPackedParts = {"qweight", "qzeros", "scales", "g_idx"};
+
+void expect_tensor(const HostTensor& tensor, DType dtype, const Shape& shape,
+                   const std::string& name) {
+  if (tensor.dtype == dtype && tensor.shape == shape) return;
+  throw InputError(fmt::format("tensor '{}' is {} {}; expected {} {}", name,
+                               dtype_name(tensor.dtype), tensor.shape.text(), dtype_name(dtype),
+                               shape.text()));
+}
+
+std::int64_t words_for(std::int64_t count, int bits) {
+  return (count * bits + 31) / 32;
+}
+
+void check_shapes(const GptqTensors& tensors, int bits, const std::string& module) {
+  if (tensors.g_idx.shape.rank() != 1 || tensors.scales.shape.rank() != 2) {
+    throw InputError(
+        fmt::format("module '{}': g_idx must have one dimension and scales two", module));
+  }
+  const std::int64_t columns = tensors.g_idx.shape[0];
+  const std::int64_t groups = tensors.scales.shape[0];
+  const std::int64_t rows = tensors.scales.shape[1];
+  expect_tensor(tensors.g_idx, DType::i32, {columns}, module + ".g_idx");
+  expect_tensor(tensors.scales, DType::f16, {groups, rows}, module + ".scales");
+  expect_tensor(tensors.qweight, DType::i32, {words_for(columns, bits), rows}, module + ".qweight");
+  expect_tensor(tensors.qzeros, DType::i32, {groups, words_for(rows, bits)}, module + ".qzeros");
+  for (const std::int32_t group : tensors.g_idx.as<std::int32_t>()) {
+    if (group >= 0 && group < groups) continue;
+    throw InputError(fmt::format("tensor '{}.g_idx' names group {}; there are {} groups", module,
+                                 group, groups));
+  }
+}
+
+}  // namespace
+
+HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
+                       std::string_view module) {
+  check_shapes(tensors, bits, std::string(module));
+  HostTensor zeros(DType::u8, tensors.scales.shape);
+  const std::int64_t groups = tensors.scales.shape[0];
+  const std::int64_t rows = tensors.scales.shape[1];
+  const auto zero_words = static_cast<std::size_t>(tensors.qzeros.shape[1]);
+  const std::uint32_t mask = (1U << bits) - 1U;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const auto words = tensors.qzeros.as<std::int32_t>().subspan(
+        static_cast<std::size_t>(g) * zero_words, zero_words);
+    for (std::int64_t n = 0; n < rows; ++n) {
+      // v1 readers add the one back modulo 2^bits.
+      const std::uint32_t stored = packed_field(words, 1, n, bits);
+      zeros.as<std::uint8_t>()[static_cast<std::size_t>(g * rows + n)] = static_cast<std::uint8_t>(
+          (stored + static_cast<std::uint32_t>(stored_zero_offset)) & mask);
+    }
+  }
+  return decode_grid({tensors.qweight, tensors.scales, zeros, tensors.g_idx, bits});
+}
+
+GptqWeights::GptqWeights(const TensorSource& source, const nlohmann::ordered_json& config,
+                         std::string_view origin)
+    : source_(source) {
+  const std::string method = config.value("quant_method", "");
+  const std::string format = config.value("checkpoint_format", config.value("format", ""));
+  if (method != "gptq" || (format != "gptq" && format != "gptq_v2")) {
+    throw InputError(
+        fmt::format("{}: quant_method '{}', checkpoint_format '{}'; a quantized model "
+                    "can be read as 'gptq' in format 'gptq' or 'gptq_v2' only; give "
+                    "the unquantized model instead",
+                    origin, method, format));
+  }
+  bits_ = config.value("bits", 0);
+  if (bits_ < 2 || bits_ > 8) {
+    throw InputError(fmt::format("{}: bits is {}; expected 2 to 8", origin, bits_));
+  }
+  stored_zero_offset_ = format == "gptq" ? 1 : 0;
+  const auto dynamic = config.find("dynamic");
+  if (dynamic == config.end() || dynamic->is_null()) return;
+  for (const auto& [key, value] : dynamic->items()) {
+    Override entry{key, key.starts_with("-:"), value.value("bits", bits_)};
+    if (key.starts_with("-:") || key.starts_with("+:")) entry.expression = key.substr(2);
+    overrides_.push_back(std::move(entry));
+  }
+}
+
+bool GptqWeights::is_packed(const std::string& module) const {
+  return source_.contains(module + ".qweight");
+}
+
+int GptqWeights::bits_of(const std::string& module) const {
+  for (const bool negative : {true, false}) {
+    for (const Override& entry : overrides_) {
+      if (entry.skip == negative && std::regex_search(module, std::regex(entry.expression),
+                                                      std::regex_constants::match_continuous)) {
+        return entry.bits;
+      }
+    }
+  }
+  return bits_;
+}
+
+HostTensor GptqWeights::read(const std::string& name) const {
+  constexpr std::string_view suffix = ".weight";
+  const std::string module = name.substr(0, name.size() - std::min(name.size(), suffix.size()));
+  if (!name.ends_with(suffix) || !is_packed(module)) return source_.read(name);
+  const GptqTensors tensors{source_.read(module + ".qweight"), source_.read(module + ".qzeros"),
+                            source_.read(module + ".scales"), source_.read(module + ".g_idx")};
+  return decode_gptq(tensors, bits_of(module), stored_zero_offset_, module);
+}
+
+std::uint64_t GptqWeights::bytes(const std::string& name) const {
+  if (source_.contains(name)) return source_.entry(name).bytes;
+  const std::string module = name.substr(0, name.rfind('.'));
+  return source_.entry(module + ".qweight").bytes;
+}
+
+void check_gptq_checkpoint(const ModelGraph& graph, const TensorSource& source,
+                           const GptqWeights& weights) {
+  std::vector<const TensorNode*> nodes;
+  for (const TensorNode& node : graph.tensors) nodes.push_back(&node);
+  for (const LayerGraph& layer : graph.layers) {
+    for (const TensorNode& node : layer.tensors) nodes.push_back(&node);
+  }
+  for (const TensorNode* node : nodes) {
+    const std::string module = node->name.substr(0, node->name.rfind('.'));
+    if (node->part == Part::weight && weights.is_packed(module)) {
+      for (const char* part : kPackedParts) source.entry(module + "." + part);
+      continue;
+    }
+    const TensorEntry& entry = source.entry(node->name);
+    if (entry.shape == node->shape && is_plain_float(entry.dtype)) continue;
+    throw InputError(
+        fmt::format("{}: tensor '{}' is {} {}; config.json calls for a float tensor of "
+                    "shape {}",
+                    source.folder().string(), node->name, dtype_name(entry.dtype),
+                    entry.shape.text(), node->shape.text()));
+  }
+}
+
+}  // namespace quern

@@ -1,0 +1,102 @@
+#include "pipeline/model/layer_loader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+
+namespace quern {
+namespace {
+
+std::vector<HostTensor> read_all(const WeightSource& source,
+                                 const std::vector<std::string>& names) {
+  std::vector<HostTensor> tensors;
+  tensors.reserve(names.size());
+  for (const std::string& name : names) tensors.push_back(source.read(name));
+  return tensors;
+}
+
+}  // namespace
+
+LayerLoader::LayerLoader(Session& session, const WeightSource& source)
+    : session_(session), source_(source) {}
+
+/// Who reads each tensor: in turn, always the rank with the fewest bytes so far.
+std::vector<int> LayerLoader::readers(const std::vector<TensorNode>& nodes) const {
+  std::vector<std::uint64_t> load(static_cast<std::size_t>(session_.ranks()));
+  std::vector<int> result;
+  for (const TensorNode& node : nodes) {
+    const auto lightest = std::ranges::min_element(load);
+    *lightest += source_.bytes(node.name);
+    result.push_back(static_cast<int>(lightest - load.begin()));
+  }
+  return result;
+}
+
+void LayerLoader::prefetch(const std::vector<TensorNode>& nodes) {
+  const std::vector<int> reader = readers(nodes);
+  pending_ = {};
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (reader[i] == session_.rank()) pending_.names.push_back(nodes[i].name);
+  }
+  pending_.tensors = std::async(std::launch::async, [&source = source_, names = pending_.names] {
+    return read_all(source, names);
+  });
+}
+
+std::vector<HostTensor> LayerLoader::take(const std::vector<std::string>& names) {
+  if (pending_.tensors.valid() && pending_.names == names) return pending_.tensors.get();
+  return read_all(source_, names);
+}
+
+/// The tensor on every rank's device, in the activation type.
+Tensor LayerLoader::spread(const TensorNode& node, int reader, const HostTensor* mine) {
+  Memory& memory = session_.backend->memory();
+  const DType dtype = session_.backend->activation_dtype();
+  std::int64_t stored = mine == nullptr ? 0 : static_cast<std::int64_t>(mine->dtype);
+  session_.communicator->broadcast(std::as_writable_bytes(std::span(&stored, 1)), reader);
+  Tensor raw = memory.allocate(static_cast<DType>(stored), node.shape);
+  if (mine != nullptr) {
+    memory.upload(mine->bytes, raw.view());
+    memory.synchronize();
+  }
+  session_.communicator->broadcast(raw.view(), reader);
+  if (raw.dtype() == dtype) return raw;
+  Tensor converted = memory.allocate(dtype, node.shape);
+  session_.backend->layers().convert(raw.view(), converted.view());
+  return converted;
+}
+
+LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
+  const std::vector<int> reader = readers(nodes);
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (reader[i] == session_.rank()) names.push_back(nodes[i].name);
+  }
+  const std::vector<HostTensor> mine = take(names);
+  Backend& backend = *session_.backend;
+  Tensor counts = backend.memory().allocate(DType::i64, {static_cast<std::int64_t>(nodes.size())});
+  backend.memory().clear(counts.view());
+  LayerWeights weights;
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    const HostTensor* tensor = reader[i] == session_.rank() ? &mine[next++] : nullptr;
+    Tensor spread_tensor = spread(nodes[i], reader[i], tensor);
+    backend.layers().count_nonfinite(std::as_const(spread_tensor).view(),
+                                     counts.view().rows(static_cast<std::int64_t>(i), 1));
+    weights.set(nodes[i].role, nodes[i].part, std::move(spread_tensor));
+  }
+  const HostTensor bad = backend.memory().to_host(counts.view());
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (bad.as<std::int64_t>()[i] == 0) continue;
+    throw InputError(
+        fmt::format("tensor '{}': {} of {} values are infinite or NaN; expected finite "
+                    "weights, the checkpoint is damaged or overflowed when it was "
+                    "converted",
+                    nodes[i].name, bad.as<std::int64_t>()[i], nodes[i].shape.elems()));
+  }
+  return weights;
+}
+
+}  // namespace quern

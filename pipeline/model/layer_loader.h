@@ -1,0 +1,42 @@
+#pragma once
+
+#include <future>
+#include <string>
+#include <vector>
+
+#include "pipeline/model/decoder_block.h"
+#include "pipeline/model/weight_source.h"
+#include "workers/session.h"
+
+namespace quern {
+
+/// Brings the tensors of one layer to every rank's device: each rank reads a disjoint share of the
+/// bytes and the communicator spreads them, so that a job reads the checkpoint once. The next
+/// layer's share is read on a thread while the current layer computes.
+class LayerLoader {
+ public:
+  LayerLoader(Session& session, const WeightSource& source);
+
+  /// Starts to read this rank's share in the background.
+  void prefetch(const std::vector<TensorNode>& nodes);
+
+  /// Collective. Tensors of the backend's activation type (norms and biases too), each checked
+  /// for infinities and NaN: InputError naming the tensor and their number.
+  LayerWeights load(const std::vector<TensorNode>& nodes);
+
+ private:
+  struct Share {
+    std::vector<std::string> names;
+    std::future<std::vector<HostTensor>> tensors;
+  };
+
+  std::vector<int> readers(const std::vector<TensorNode>& nodes) const;
+  std::vector<HostTensor> take(const std::vector<std::string>& names);
+  Tensor spread(const TensorNode& node, int reader, const HostTensor* mine);
+
+  Session& session_;
+  const WeightSource& source_;
+  Share pending_;
+};
+
+}  // namespace quern

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "kernels/core/tensor.h"
+#include "pipeline/model/model_graph.h"
+#include "workers/tensors/tensor_source.h"
+
+namespace quern {
+
+/// Where the tensors of a model come from: a plain checkpoint, a packed one, or a checkpoint with
+/// the quantized modules of a run in front. One interface, so that every model can be evaluated.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  /// The tensor under its name in the original checkpoint, of a plain float type. Thread-safe.
+  /// Throws InputError or StoreError naming the tensor.
+  virtual HostTensor read(const std::string& name) const = 0;
+  /// What read() costs, in bytes moved; decides who reads what.
+  virtual std::uint64_t bytes(const std::string& name) const = 0;
+};
+
+/// The tensors of a checkpoint as they are.
+class CheckpointWeights final : public WeightSource {
+ public:
+  explicit CheckpointWeights(const TensorSource& source) : source_(source) {}
+  HostTensor read(const std::string& name) const override { return source_.read(name); }
+  std::uint64_t bytes(const std::string& name) const override { return source_.entry(name).bytes; }
+
+ private:
+  const TensorSource& source_;
+};
+
+/// A model folder opened for computing: graph, tensors, and the source that understands its
+/// format (plain, or GPTQ packed by config.json's quantization_config), checked against each other.
+struct OpenModel {
+  std::filesystem::path folder;
+  ModelGraph graph;
+  std::unique_ptr<TensorSource> tensors;
+  std::unique_ptr<WeightSource> weights;
+};
+
+/// Throws InputError: not a model folder, not supported, or tensors that do not fit config.json.
+OpenModel open_model(const std::filesystem::path& folder,
+                     std::span<const std::string> ignored_fields);
+
+}  // namespace quern

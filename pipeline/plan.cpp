@@ -1,0 +1,234 @@
+#include "pipeline/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "kernels/core/error.h"
+
+namespace quern {
+namespace {
+
+double real(std::int64_t value) {
+  return static_cast<double>(value);
+}
+
+double calibration_tokens(const RunFile& config) {
+  return real(config.calibration.samples) * real(config.calibration.text.sequence_length);
+}
+
+std::uint64_t state_bytes(const PlannedModule& planned) {
+  const std::int64_t k = planned.module.in_features;
+  const std::int64_t n = planned.module.out_features;
+  const std::int64_t words = (k * planned.grid.bits + 31) / 32;
+  return static_cast<std::uint64_t>(words * n * 4 +
+                                    group_count(k, planned.grid.group_size) * n * 3 + k * 4);
+}
+
+BundleUnit make_bundle(std::string name, const LayerInput& input, const RunFile& config) {
+  BundleUnit bundle{std::move(name), input, {}};
+  const double k = real(input.features);
+  for (const LinearModule& module : input.modules) {
+    const ModuleSettings settings = settings_for(config.quantize, module.name);
+    if (settings.skip) continue;
+    bundle.modules.push_back({module, settings.grid});
+    bundle.solve_flops += real(module.out_features) * k * k;
+    bundle.state_bytes += state_bytes(bundle.modules.back());
+  }
+  if (bundle.modules.empty() || config.quantize.method == Method::rtn) return bundle;
+  bundle.solve_flops += k * k * k / 3.0;
+  bundle.gram_flops = calibration_tokens(config) * k * k;
+  return bundle;
+}
+
+LayerUnit make_layer(const ModelGraph& graph, const LayerGraph& layer, const RunFile& config) {
+  LayerUnit unit;
+  unit.layer = layer.index;
+  for (const TensorNode& node : layer.tensors) {
+    unit.weight_elems += static_cast<std::uint64_t>(node.shape.elems());
+    if (node.shape.rank() == 2) {
+      unit.forward_flops += 2.0 * real(node.shape.elems()) * calibration_tokens(config);
+    }
+  }
+  const ModelGeometry& geometry = graph.geometry;
+  const std::int64_t window = geometry.window[static_cast<std::size_t>(layer.index)];
+  const double seen = real(config.calibration.text.sequence_length) / 2.0;
+  unit.forward_flops += 4.0 * calibration_tokens(config) *
+                        real(geometry.heads * geometry.head_dim) *
+                        (window > 0 ? std::min(seen, real(window)) : seen);
+  for (std::size_t i = 0; i < layer.inputs.size(); ++i) {
+    unit.bundles.push_back(
+        make_bundle(fmt::format("layers/layer-{:03}/bundle-{:02}.h5", layer.index, i),
+                    layer.inputs[i], config));
+  }
+  return unit;
+}
+
+/// vLLM fuses the modules of one input and wants one scheme for them, symmetric, 4 or 8 bits.
+void warn_about_servers(const BundleUnit& bundle, std::vector<std::string>& warnings) {
+  const std::size_t readers = bundle.input.modules.size();
+  const auto differs = [&](const PlannedModule& planned) {
+    return planned.grid.bits != bundle.modules.front().grid.bits ||
+           planned.grid.group_size != bundle.modules.front().grid.group_size;
+  };
+  if (!bundle.modules.empty() &&
+      (bundle.modules.size() != readers || std::ranges::any_of(bundle.modules, differs))) {
+    warnings.push_back(
+        fmt::format("{}: its {} modules are fused by servers such as vLLM, which "
+                    "want one scheme for all of them",
+                    bundle.input.modules[0].name, readers));
+  }
+}
+
+void warn_about_schemes(const Plan& plan, const RunFile& config,
+                        std::vector<std::string>& warnings) {
+  if (config.output.format != OutputFormat::gptq) return;
+  std::map<std::string, std::string> reasons;  // reason -> first module it applies to
+  for (const BundleUnit* bundle : plan.stored_bundles()) {
+    for (const auto& [module, grid] : bundle->modules) {
+      const auto note = [&](bool bad, const std::string& reason) {
+        if (bad) reasons.emplace(reason, module.name);
+      };
+      const std::int64_t gs = grid.group_size;
+      note(grid.bits != 4 && grid.bits != 8, fmt::format("{} bits (it takes 4 and 8)", grid.bits));
+      note(!grid.symmetric, "asymmetric grids");
+      note(gs != -1 && gs != 32 && gs != 64 && gs != 128,
+           fmt::format("group size {} (it takes -1, 32, 64, 128)", gs));
+      note(module.out_features % 64 != 0 || module.in_features % 128 != 0,
+           "out features that are no multiple of 64 or in features that are none of 128");
+    }
+  }
+  for (const auto& [reason, module] : reasons) {
+    warnings.push_back(
+        fmt::format("vLLM's GPTQ kernels do not take {}; first met at {}", reason, module));
+  }
+}
+
+std::uint64_t output_bytes(const ModelGraph& graph, const Plan& plan, const RunFile& config) {
+  const std::uint64_t element = dtype_bytes(graph.geometry.dtype);
+  std::uint64_t total = 0;
+  for (const TensorNode& node : graph.tensors) {
+    total += static_cast<std::uint64_t>(node.shape.elems()) * element;
+  }
+  for (const LayerUnit& layer : plan.layers) total += layer.weight_elems * element;
+  if (config.output.format == OutputFormat::dequantized) return total;
+  for (const BundleUnit* bundle : plan.stored_bundles()) {
+    for (const PlannedModule& planned : bundle->modules) {
+      total -=
+          static_cast<std::uint64_t>(planned.module.out_features * planned.module.in_features) *
+          element;
+    }
+    total += bundle->state_bytes;
+  }
+  return total;
+}
+
+}  // namespace
+
+std::vector<std::string> LayerUnit::bundle_names() const {
+  std::vector<std::string> names;
+  for (const BundleUnit& bundle : bundles) {
+    if (!bundle.modules.empty()) names.push_back(bundle.name);
+  }
+  return names;
+}
+
+std::vector<const BundleUnit*> Plan::stored_bundles() const {
+  std::vector<const BundleUnit*> result;
+  const auto add = [&](const std::vector<BundleUnit>& bundles) {
+    for (const BundleUnit& bundle : bundles) {
+      if (!bundle.modules.empty()) result.push_back(&bundle);
+    }
+  };
+  for (const LayerUnit& layer : layers) add(layer.bundles);
+  add(head);
+  return result;
+}
+
+Plan make_plan(const ModelGraph& graph, const RunFile& config) {
+  Plan plan;
+  for (const LayerGraph& layer : graph.layers) {
+    plan.layers.push_back(make_layer(graph, layer, config));
+    for (const BundleUnit& bundle : plan.layers.back().bundles) {
+      warn_about_servers(bundle, plan.warnings);
+    }
+  }
+  if (config.quantize.lm_head) {
+    if (graph.geometry.tied_head) {
+      throw ConfigError(
+          "quantize.lm_head: the model's head is its embedding (tie_word_embeddings), "
+          "which cannot be packed; expected false");
+    }
+    const LinearModule head = graph.head();
+    plan.head.push_back(
+        make_bundle("layers/lm-head/bundle-00.h5", {"head", 0, head.in_features, {head}}, config));
+  }
+  warn_about_schemes(plan, config, plan.warnings);
+  return plan;
+}
+
+std::vector<int> assign_owners(const std::vector<BundleUnit>& bundles, int ranks) {
+  std::vector<std::size_t> order(bundles.size());
+  std::iota(order.begin(), order.end(), 0U);
+  std::ranges::stable_sort(order, std::ranges::greater{},
+                           [&](std::size_t i) { return bundles[i].solve_flops; });
+  std::vector<double> load(static_cast<std::size_t>(ranks));
+  std::vector<int> owners(bundles.size());
+  for (const std::size_t i : order) {
+    const auto lightest = std::ranges::min_element(load);
+    *lightest += bundles[i].solve_flops;
+    owners[i] = static_cast<int>(lightest - load.begin());
+  }
+  return owners;
+}
+
+std::uint64_t Estimate::peak_rank_bytes() const noexcept {
+  return activation_bytes + weight_bytes + statistics_bytes + solver_bytes;
+}
+
+Estimate estimate(const ModelGraph& graph, const Plan& plan, const RunFile& config, int ranks) {
+  Estimate result;
+  const std::int64_t batch_tokens =
+      config.calibration.micro_batch * config.calibration.text.sequence_length;
+  const std::int64_t batches = (config.calibration.samples + config.calibration.micro_batch - 1) /
+                               config.calibration.micro_batch;
+  const auto mine = static_cast<std::uint64_t>((batches + ranks - 1) / ranks * batch_tokens);
+  const auto hidden = static_cast<std::uint64_t>(graph.geometry.hidden);
+  const auto widest =
+      static_cast<std::uint64_t>(std::max(graph.geometry.intermediate, graph.geometry.hidden));
+  const bool keeps_inputs = config.quantize.true_sequential;
+  const bool keeps_both = config.quantize.propagation == Propagation::original;
+  result.activation_bytes =
+      4 * (mine * hidden * (keeps_both ? 2 : 1) + (keeps_inputs ? mine * widest : 0) +
+           static_cast<std::uint64_t>(batch_tokens) * (hidden + 3 * widest));
+  for (const LayerUnit& layer : plan.layers) {
+    result.weight_bytes = std::max(result.weight_bytes, layer.weight_elems * 8);
+    result.forward_flops += layer.forward_flops * (keeps_inputs || keeps_both ? 1 : 2);
+    std::uint64_t grams = 0;
+    for (const BundleUnit& bundle : layer.bundles) {
+      const auto k = static_cast<std::uint64_t>(bundle.input.features);
+      std::uint64_t solver = 3 * 8 * k * k;
+      for (const PlannedModule& planned : bundle.modules) {
+        solver = std::max(
+            solver,
+            2 * 8 * k * k + 3 * 8 * k * static_cast<std::uint64_t>(planned.module.out_features));
+      }
+      result.solver_bytes = std::max(result.solver_bytes, solver);
+      grams = keeps_inputs ? std::max(grams, 8 * k * k) : grams + 8 * k * k;
+    }
+    if (config.quantize.method != Method::rtn) {
+      result.statistics_bytes = std::max(result.statistics_bytes, grams);
+    }
+  }
+  for (const BundleUnit* bundle : plan.stored_bundles()) {
+    result.gram_flops += bundle->gram_flops;
+    result.solve_flops += bundle->solve_flops;
+    result.state_bytes += bundle->state_bytes;
+  }
+  result.output_bytes = output_bytes(graph, plan, config);
+  return result;
+}
+
+}  // namespace quern

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pipeline/config/rules.h"
+#include "pipeline/config/run_config.h"
+#include "pipeline/model/model_graph.h"
+
+namespace quern {
+
+struct PlannedModule {
+  LinearModule module;
+  GridSpec grid;
+};
+
+/// The modules of one layer input that are solved and committed together. Empty if rules skip all
+/// of them: then it is neither solved nor stored.
+struct BundleUnit {
+  std::string name;  ///< in the state store: "layers/layer-007/bundle-02.h5"
+  LayerInput input;
+  std::vector<PlannedModule> modules;
+  double gram_flops = 0;
+  double solve_flops = 0;
+  std::uint64_t state_bytes = 0;  ///< codes, scales, zeros, group indices
+};
+
+struct LayerUnit {
+  std::int64_t layer = 0;
+  std::vector<BundleUnit> bundles;  ///< one per LayerInput, in order of stage
+  double forward_flops = 0;
+  std::uint64_t weight_elems = 0;
+
+  std::vector<std::string> bundle_names() const;  ///< of those that are stored
+};
+
+/// What a run does, in order. A pure function of configuration and graph; knows no ranks.
+struct Plan {
+  std::vector<LayerUnit> layers;
+  std::vector<BundleUnit> head;       ///< one bundle with lm_head if asked for, else none
+  std::vector<std::string> warnings;  ///< what servers would refuse to load
+
+  std::vector<const BundleUnit*> stored_bundles() const;
+};
+
+Plan make_plan(const ModelGraph& graph, const RunFile& config);
+
+/// The rank that solves each bundle: longest first, each to the rank with the least work so far,
+/// ties to the lower rank. Pure.
+std::vector<int> assign_owners(const std::vector<BundleUnit>& bundles, int ranks);
+
+/// What a run will take on each of `ranks` ranks, in bytes; the disk figures are for the job.
+struct Estimate {
+  std::uint64_t activation_bytes = 0;  ///< of a rank's micro-batches
+  std::uint64_t weight_bytes = 0;      ///< largest layer, on the device and prefetched
+  std::uint64_t statistics_bytes = 0;  ///< H of the inputs held at once
+  std::uint64_t solver_bytes = 0;      ///< largest bundle on its owner
+  std::uint64_t state_bytes = 0;       ///< bundle files on disk
+  std::uint64_t output_bytes = 0;      ///< exported model on disk
+  double forward_flops = 0;            ///< of the job
+  double gram_flops = 0;
+  double solve_flops = 0;
+
+  std::uint64_t peak_rank_bytes() const noexcept;
+};
+
+Estimate estimate(const ModelGraph& graph, const Plan& plan, const RunFile& config, int ranks);
+
+}  // namespace quern

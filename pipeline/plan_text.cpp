@@ -1,0 +1,119 @@
+#include "pipeline/plan_text.h"
+
+#include <fmt/format.h>
+
+namespace quern {
+namespace {
+
+nlohmann::json bundle_json(const BundleUnit& bundle, int owner) {
+  nlohmann::json modules = nlohmann::json::array();
+  for (const auto& [module, grid] : bundle.modules) {
+    modules.push_back({{"name", module.name},
+                       {"out_features", module.out_features},
+                       {"in_features", module.in_features},
+                       {"bits", grid.bits},
+                       {"group_size", grid.group_size},
+                       {"symmetric", grid.symmetric}});
+  }
+  return {{"name", bundle.name},
+          {"input", bundle.input.name},
+          {"owner", owner},
+          {"modules", modules},
+          {"gram_flops", bundle.gram_flops},
+          {"solve_flops", bundle.solve_flops},
+          {"state_bytes", bundle.state_bytes}};
+}
+
+nlohmann::json bundles_json(const std::vector<BundleUnit>& bundles, int ranks) {
+  const std::vector<int> owners = assign_owners(bundles, ranks);
+  nlohmann::json rows = nlohmann::json::array();
+  for (std::size_t i = 0; i < bundles.size(); ++i) {
+    if (!bundles[i].modules.empty()) rows.push_back(bundle_json(bundles[i], owners[i]));
+  }
+  return rows;
+}
+
+std::string gigabytes(const nlohmann::json& bytes) {
+  const auto value = bytes.get<double>();
+  return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6)
+                     : fmt::format("{:.2f} GB", value / 1e9);
+}
+
+std::string bundle_lines(const nlohmann::json& bundles) {
+  std::string text;
+  for (const auto& bundle : bundles) {
+    text += fmt::format("  {:<34} rank {:<3} {:>9.3g} Gflop  {:>9}  {}\n",
+                        bundle.at("name").get<std::string>(), bundle.at("owner").get<int>(),
+                        bundle.at("solve_flops").get<double>() / 1e9,
+                        gigabytes(bundle.at("state_bytes")), bundle.at("input").get<std::string>());
+    for (const auto& module : bundle.at("modules")) {
+      text +=
+          fmt::format("    {} [{}, {}] {} bits, group {}\n", module.at("name").get<std::string>(),
+                      module.at("out_features").get<std::int64_t>(),
+                      module.at("in_features").get<std::int64_t>(), module.at("bits").get<int>(),
+                      module.at("group_size").get<std::int64_t>());
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+nlohmann::json plan_json(const ModelGraph& graph, const Plan& plan, const RunFile& config,
+                         int ranks) {
+  const Estimate predicted = estimate(graph, plan, config, ranks);
+  nlohmann::json layers = nlohmann::json::array();
+  for (const LayerUnit& layer : plan.layers) {
+    layers.push_back({{"layer", layer.layer},
+                      {"forward_flops", layer.forward_flops},
+                      {"weights", layer.weight_elems},
+                      {"bundles", bundles_json(layer.bundles, ranks)}});
+  }
+  return {{"model_type", graph.geometry.model_type},
+          {"ranks", ranks},
+          {"layers", layers},
+          {"head", bundles_json(plan.head, ranks)},
+          {"flops",
+           {{"forward", predicted.forward_flops},
+            {"gram", predicted.gram_flops},
+            {"solve", predicted.solve_flops}}},
+          {"memory_per_rank",
+           {{"activations", predicted.activation_bytes},
+            {"weights", predicted.weight_bytes},
+            {"statistics", predicted.statistics_bytes},
+            {"solver", predicted.solver_bytes},
+            {"peak", predicted.peak_rank_bytes()}}},
+          {"disk", {{"state", predicted.state_bytes}, {"output", predicted.output_bytes}}},
+          {"warnings", plan.warnings}};
+}
+
+std::string plan_text(const nlohmann::json& plan) {
+  std::string text;
+  for (const auto& layer : plan.at("layers")) {
+    text += fmt::format(
+        "layer {}: {:.3g} M weights, forward {:.3g} Gflop\n", layer.at("layer").get<std::int64_t>(),
+        layer.at("weights").get<double>() / 1e6, layer.at("forward_flops").get<double>() / 1e9);
+    text += bundle_lines(layer.at("bundles"));
+  }
+  if (!plan.at("head").empty()) text += "head\n" + bundle_lines(plan.at("head"));
+  const auto& flops = plan.at("flops");
+  const auto& memory = plan.at("memory_per_rank");
+  text += fmt::format(
+      "total, {} ranks\n  work    forward {:.3g}, statistics {:.3g}, solve {:.3g} "
+      "Tflop\n",
+      plan.at("ranks").get<int>(), flops.at("forward").get<double>() / 1e12,
+      flops.at("gram").get<double>() / 1e12, flops.at("solve").get<double>() / 1e12);
+  text +=
+      fmt::format("  memory  {} per rank: activations {}, weights {}, statistics {}, solver {}\n",
+                  gigabytes(memory.at("peak")), gigabytes(memory.at("activations")),
+                  gigabytes(memory.at("weights")), gigabytes(memory.at("statistics")),
+                  gigabytes(memory.at("solver")));
+  text += fmt::format("  disk    state {}, output {}\n", gigabytes(plan.at("disk").at("state")),
+                      gigabytes(plan.at("disk").at("output")));
+  for (const auto& warning : plan.at("warnings")) {
+    text += fmt::format("warning: {}\n", warning.get<std::string>());
+  }
+  return text;
+}
+
+}  // namespace quern

@@ -1,0 +1,50 @@
+#include "pipeline/run_weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+
+namespace quern {
+
+RunWeights::RunWeights(const WeightSource& original, const Plan& plan, const StateStore& store)
+    : original_(original), store_(store) {
+  for (const BundleUnit* bundle : plan.stored_bundles()) {
+    for (const PlannedModule& planned : bundle->modules) {
+      bundle_of_[planned.module.name] = bundle->name;
+    }
+  }
+}
+
+std::optional<QuantizedModule> RunWeights::module(const std::string& module_name) const {
+  const auto bundle = bundle_of_.find(module_name);
+  if (bundle == bundle_of_.end() || !store_.contains(bundle->second)) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  if (cached_name_ != bundle->second) {
+    const auto stored = store_.read(bundle->second);
+    if (!stored) {
+      throw StoreError(
+          fmt::format("{}: the bundle is damaged; run quantize again, which computes "
+                      "it anew",
+                      (store_.directory() / bundle->second).string()));
+    }
+    cached_ = from_bundle(*stored);
+    cached_name_ = bundle->second;
+  }
+  const auto found = std::ranges::find(cached_, module_name, &QuantizedModule::name);
+  ensure(found != cached_.end(), "the module in its bundle");
+  return *found;
+}
+
+HostTensor RunWeights::read(const std::string& name) const {
+  constexpr std::string_view suffix = ".weight";
+  if (name.ends_with(suffix)) {
+    if (const auto found = module(name.substr(0, name.size() - suffix.size()))) {
+      return dequantize_on_host(*found);
+    }
+  }
+  return original_.read(name);
+}
+
+}  // namespace quern

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pipeline/model/weight_source.h"
+#include "pipeline/plan.h"
+#include "pipeline/quantized_module.h"
+#include "workers/store/state_store.h"
+
+namespace quern {
+
+/// The original model with the committed modules of a run in front.
+class RunWeights final : public WeightSource {
+ public:
+  RunWeights(const WeightSource& original, const Plan& plan, const StateStore& store);
+
+  HostTensor read(const std::string& name) const override;
+  std::uint64_t bytes(const std::string& name) const override { return original_.bytes(name); }
+
+  /// The committed module; empty if it is not part of the plan or not committed.
+  /// Throws StoreError if its bundle is damaged.
+  std::optional<QuantizedModule> module(const std::string& module_name) const;
+
+ private:
+  const WeightSource& original_;
+  const StateStore& store_;
+  std::map<std::string, std::string> bundle_of_;  ///< module name -> bundle name
+  mutable std::mutex mutex_;
+  mutable std::string cached_name_;  ///< modules of one bundle are asked for one after the other
+  mutable std::vector<QuantizedModule> cached_;
+};
+
+}  // namespace quern

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "pipeline/config/run_config.h"
+#include "pipeline/stages/evaluate.h"
+#include "pipeline/stages/verify.h"
+#include "workers/session.h"
+
+namespace quern {
+
+struct RunnerOptions {
+  std::function<bool()> stop_requested;  ///< polled between units; may be empty
+  bool terminal = false;                 ///< standard error is a terminal
+};
+
+/// Collective: a whole run, from the model folder to the verified output and the report. Resumes
+/// what an earlier run of the same identity committed. Returns the summary on rank 0.
+std::string run_quantize(Session& session, const RunFile& config, const RunnerOptions& options);
+
+/// Which model `evaluate` and `verify` look at.
+enum class Subject : std::uint8_t { original, run, output };
+
+/// Collective: perplexity on evaluate.source of the original model, of a run directory's committed
+/// modules, of the exported folder, or of any model folder.
+Perplexity run_evaluate(Session& session, const RunFile& config, Subject subject);
+Perplexity run_evaluate_folder(Session& session, const RunFile& config,
+                               const std::filesystem::path& folder);
+
+/// Collective: verify_output for a finished run.
+VerifyResult run_verify(Session& session, const RunFile& config);
+
+}  // namespace quern

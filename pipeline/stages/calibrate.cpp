@@ -1,0 +1,71 @@
+#include "pipeline/stages/calibrate.h"
+
+#include "kernels/core/error.h"
+
+namespace quern {
+namespace {
+
+constexpr int kFirstHeadroomBits = 10;
+constexpr int kHeadroomStep = 12;
+constexpr int kMostHeadroomBits = 46;
+
+}  // namespace
+
+Calibrate::Calibrate(Session& session, std::vector<std::int64_t> features,
+                     std::int64_t total_tokens)
+    : session_(session), total_tokens_(total_tokens), headroom_bits_(kFirstHeadroomBits) {
+  Memory& memory = session.backend->memory();
+  for (const std::int64_t k : features) {
+    Gram gram{memory.allocate(DType::i64, {k, k}), memory.allocate(DType::i32, {k}),
+              memory.allocate(DType::i64, {1})};
+    memory.clear(gram.sums.view());
+    memory.clear(gram.exponents.view());
+    memory.clear(gram.overflow.view());
+    grams_.push_back(std::move(gram));
+  }
+}
+
+void Calibrate::choose_exponents(std::size_t input, const Tensor* x) {
+  Gram& gram = grams_[input];
+  if (session_.is_root()) {
+    ensure(x != nullptr, "micro-batch 0 on rank 0");
+    session_.backend->statistics().choose_gram_exponents(x->view(), total_tokens_, headroom_bits_,
+                                                         gram.exponents.view());
+  }
+  session_.communicator->broadcast(gram.exponents.view(), 0);
+}
+
+void Calibrate::add(std::size_t input, const Tensor& x) {
+  session_.backend->statistics().accumulate_gram(x.view(), total_tokens_, grams_[input].view());
+}
+
+bool Calibrate::overflowed() {
+  std::int64_t count = 0;
+  for (Gram& gram : grams_) {
+    count += session_.backend->memory().to_host(gram.overflow.view()).as<std::int64_t>()[0];
+  }
+  session_.communicator->sum(std::span(&count, 1));
+  return count > 0;
+}
+
+void Calibrate::widen() {
+  headroom_bits_ += kHeadroomStep;
+  if (headroom_bits_ > kMostHeadroomBits) {
+    throw InputError(
+        "statistics: the activations of some layer input overflow or are not finite; "
+        "expected finite activations, check that the model computes the calibration "
+        "text in float32");
+  }
+  for (Gram& gram : grams_) {
+    session_.backend->memory().clear(gram.sums.view());
+    session_.backend->memory().clear(gram.overflow.view());
+  }
+}
+
+void Calibrate::reduce(std::span<const int> owners) {
+  for (std::size_t input = 0; input < grams_.size(); ++input) {
+    session_.communicator->reduce_sum(grams_[input].sums.view(), owners[input]);
+  }
+}
+
+}  // namespace quern

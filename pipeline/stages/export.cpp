@@ -1,0 +1,209 @@
+#include "pipeline/stages/export.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "kernels/core/error.h"
+#include "pipeline/exporters/exporter.h"
+#include "pipeline/run_weights.h"
+#include "pipeline/stages/export_plan.h"
+#include "workers/agreement.h"
+#include "workers/files/atomic_file.h"
+#include "workers/files/hash.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Writes one shard and returns its path.
+void write_shard(RunContext& context, const Exporter& exporter, const OutputShard& shard,
+                 const fs::path& folder) {
+  const RunWeights weights(*context.model.weights, context.plan, context.store);
+  std::vector<TensorSpec> specs;
+  std::map<std::string, const OutputItem*> item_of;
+  for (const OutputItem& item : shard.items) {
+    for (const TensorSpec& spec : item.specs) {
+      specs.push_back(spec);
+      item_of[spec.name] = &item;
+    }
+  }
+  SafetensorsWriter writer(folder / shard.file_name, specs, context.session.commit_hook);
+  const OutputItem* loaded = nullptr;
+  std::vector<NamedTensor> tensors;
+  for (const TensorSpec& spec : writer.specs()) {
+    const OutputItem* item = item_of.at(spec.name);
+    if (item->module) {
+      if (item != loaded) {
+        const auto module = weights.module(item->module->module.name);
+        ensure(module.has_value(), "every planned module to be committed before the export");
+        tensors = exporter.tensors(*module, item->source_dtype);
+        loaded = item;
+      }
+      const auto found = std::ranges::find(tensors, spec.name, &NamedTensor::name);
+      writer.write(spec.name, found->tensor.bytes);
+    } else {
+      writer.write(spec.name,
+                   converted(context.model.tensors->read(item->source), spec.dtype).bytes);
+    }
+  }
+  writer.commit();
+}
+
+/// Tokenizer, generation settings, licences: everything that is not weights or configuration.
+void copy_side_files(const fs::path& from, const fs::path& to, const CommitHook& hook) {
+  constexpr std::array kNotCopied = {".safetensors", ".bin",  ".pt",   ".pth", ".h5",
+                                     ".msgpack",     ".gguf", ".onnx", ".tmp"};
+  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
+    const std::string name = entry.path().filename().string();
+    const std::string extension = entry.path().extension().string();
+    if (!entry.is_regular_file() || name.starts_with('.') || name == "config.json" ||
+        name == "quantize_config.json" || name == "provenance.json" || name == "SHA256SUMS" ||
+        name.ends_with(".index.json") || std::ranges::count(kNotCopied, extension) > 0) {
+      continue;
+    }
+    write_text_file(to / name, read_text_file(entry.path()), hook);
+  }
+}
+
+void write_index(const std::vector<OutputShard>& shards, const fs::path& folder,
+                 const CommitHook& hook) {
+  if (shards.size() == 1) return;
+  std::uint64_t total = 0;
+  std::map<std::string, std::string> weight_map;
+  for (const OutputShard& shard : shards) {
+    for (const OutputItem& item : shard.items) {
+      total += item.bytes();
+      for (const TensorSpec& spec : item.specs) weight_map[spec.name] = shard.file_name;
+    }
+  }
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}},
+                                        {"weight_map", weight_map}};
+  write_text_file(folder / "model.safetensors.index.json", index.dump(2) + "\n", hook);
+}
+
+void write_configuration(const RunContext& context, const Exporter& exporter,
+                         const fs::path& folder) {
+  const CommitHook& hook = context.session.commit_hook;
+  auto config = nlohmann::ordered_json::parse(read_text_file(context.model.folder / "config.json"));
+  const nlohmann::ordered_json quantization =
+      exporter.quantization_config(context.model.graph, context.config.quantize);
+  if (!quantization.is_null()) {
+    config["quantization_config"] = quantization;
+    write_text_file(folder / "quantize_config.json", quantization.dump(2) + "\n", hook);
+  }
+  write_text_file(folder / "config.json", config.dump(2) + "\n", hook);
+}
+
+/// "hash  name" lines of every file, as `sha256sum -c` reads them.
+void write_sums(const fs::path& folder, std::map<std::string, std::string> sums,
+                const CommitHook& hook) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!sums.contains(name)) sums[name] = sha256_file(entry.path());
+  }
+  std::string text;
+  for (const auto& [name, hash] : sums) text += fmt::format("{}  {}\n", hash, name);
+  write_text_file(folder / "SHA256SUMS", text, hook);
+}
+
+/// Hashes of the shards this rank wrote, known to rank 0 as one map.
+std::map<std::string, std::string> gather_sums(Session& session, const nlohmann::json& mine) {
+  const std::string text = mine.dump();
+  std::map<std::string, std::string> sums;
+  for (const auto& part : session.communicator->gather(std::as_bytes(std::span(text)), 0)) {
+    const char* begin = reinterpret_cast<const char*>(part.data());
+    for (const auto& [name, hash] : nlohmann::json::parse(begin, begin + part.size()).items()) {
+      sums[name] = hash;
+    }
+  }
+  return sums;
+}
+
+fs::path partial_folder(const fs::path& folder) {
+  return folder.string() + ".partial";
+}
+
+bool finished_export(const fs::path& folder, const nlohmann::json& provenance) {
+  const fs::path path = folder / "provenance.json";
+  if (!fs::exists(path) || !fs::exists(folder / "SHA256SUMS")) return false;
+  return nlohmann::json::parse(read_text_file(path), nullptr, false) == provenance;
+}
+
+void summarise(const std::vector<OutputShard>& shards, ExportResult& result) {
+  for (const OutputShard& shard : shards) {
+    for (const OutputItem& item : shard.items) {
+      result.bytes += item.bytes();
+      if (!item.module) continue;
+      result.quantized_bytes += item.bytes();
+      result.quantized_weights += static_cast<std::uint64_t>(item.module->module.out_features *
+                                                             item.module->module.in_features);
+    }
+  }
+}
+
+void finish_folder(const RunContext& context, const Exporter& exporter,
+                   const std::vector<OutputShard>& shards, const nlohmann::json& provenance,
+                   const std::map<std::string, std::string>& sums) {
+  const fs::path& final_folder = context.config.output.path;
+  const fs::path folder = partial_folder(final_folder);
+  const CommitHook& hook = context.session.commit_hook;
+  write_index(shards, folder, hook);
+  copy_side_files(context.model.folder, folder, hook);
+  write_configuration(context, exporter, folder);
+  write_text_file(folder / "provenance.json", provenance.dump(2) + "\n", hook);
+  write_sums(folder, sums, hook);
+  rename_durably(folder, final_folder, hook);
+}
+
+}  // namespace
+
+void check_output_folder(const fs::path& folder, const nlohmann::json& provenance) {
+  if (!fs::exists(folder)) return;
+  if (fs::is_directory(folder) && (fs::is_empty(folder) || finished_export(folder, provenance))) {
+    return;
+  }
+  throw ConfigError(
+      fmt::format("output.path: {} exists and does not hold this run's output; expected "
+                  "a new or empty folder; choose another path or remove it",
+                  folder.string()));
+}
+
+ExportResult export_model(RunContext& context, const nlohmann::json& provenance) {
+  Session& session = context.session;
+  const auto lap = context.watch.lap("export");
+  const fs::path& final_folder = context.config.output.path;
+  const auto exporter = make_exporter(context.config.output.format, context.plan);
+  const std::vector<OutputShard> shards = plan_shards(context, *exporter);
+  ExportResult result;
+  result.folder = final_folder;
+  summarise(shards, result);
+  run_agreed(session, [&] { result.already_there = finished_export(final_folder, provenance); });
+  if (any_rank(session, result.already_there)) return result;
+  const fs::path folder = partial_folder(final_folder);
+  run_agreed(session, [&] {
+    if (!session.is_root()) return;
+    fs::remove_all(folder);
+    make_directories(folder);
+  });
+  nlohmann::json sums = nlohmann::json::object();
+  run_agreed(session, [&] {
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+      if (static_cast<int>(i) % session.ranks() != session.rank()) continue;
+      session.enter(fmt::format("export {}", shards[i].file_name));
+      write_shard(context, *exporter, shards[i], folder);
+      sums[shards[i].file_name] = sha256_file(folder / shards[i].file_name);
+    }
+  });
+  const auto all_sums = gather_sums(session, sums);
+  run_agreed(session, [&] {
+    if (session.is_root()) finish_folder(context, *exporter, shards, provenance, all_sums);
+  });
+  return result;
+}
+
+}  // namespace quern

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pipeline/exporters/exporter.h"
+#include "pipeline/run_context.h"
+
+namespace quern {
+
+/// Tensors of the output that come from one place: a quantized module, or one source tensor.
+struct OutputItem {
+  std::optional<PlannedModule> module;  ///< empty: passed on from the source
+  std::string source;                   ///< name of the source tensor
+  DType source_dtype = DType::f32;
+  std::vector<TensorSpec> specs;
+
+  std::uint64_t bytes() const;
+};
+
+/// The items of one output file.
+struct OutputShard {
+  std::string file_name;
+  std::vector<OutputItem> items;
+};
+
+/// All tensors of the output in checkpoint order, cut into files of at most `shard_bytes` (an item
+/// is never cut). Pure: the same for any number of ranks.
+std::vector<OutputShard> plan_shards(const RunContext& context, const Exporter& exporter);
+
+}  // namespace quern

@@ -1,0 +1,49 @@
+#include "workers/comm/mpi_environment.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+#include <iostream>
+
+#include "kernels/core/error.h"
+#include "workers/comm/mpi_communicator.h"
+#include "workers/comm/mpi_group.h"
+#include "workers/comm/polling.h"
+
+namespace quern {
+
+MpiEnvironment::MpiEnvironment() : exceptions_(std::uncaught_exceptions()) {
+  int initialised = 0;
+  check_mpi(MPI_Initialized(&initialised), "MPI_Initialized");
+  ensure(initialised == 0, "one MpiEnvironment per process");
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
+}
+
+MpiEnvironment::~MpiEnvironment() {
+  if (std::uncaught_exceptions() == exceptions_) MPI_Finalize();
+}
+
+void MpiEnvironment::abort(int exit_code) noexcept {
+  exit_after(std::chrono::seconds(10), exit_code);
+  try {
+    std::cout.flush();
+  } catch (const std::exception&) {  // a closed pipe must not keep the job alive
+  }
+  std::fflush(nullptr);
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  ::_exit(exit_code);
+}
+
+std::unique_ptr<Communicator> MpiEnvironment::make_communicator(Memory& memory,
+                                                                std::chrono::seconds deadline,
+                                                                std::size_t piece_bytes) {
+  return make_mpi_communicator(memory, deadline, piece_bytes);
+}
+
+}  // namespace quern

@@ -1,0 +1,52 @@
+#include "workers/session.h"
+
+#include <spdlog/spdlog.h>
+
+#include "workers/comm/mpi_environment.h"
+
+namespace quern {
+
+void Heartbeat::note(std::string_view activity) {
+  const std::lock_guard lock(mutex_);
+  activity_ = activity;
+}
+
+void Heartbeat::tell(std::function<void(const std::string&)> listener) {
+  const std::lock_guard lock(mutex_);
+  listener_ = std::move(listener);
+}
+
+void Heartbeat::beat() {
+  const std::lock_guard lock(mutex_);
+  if (listener_) listener_(activity_);
+}
+
+void Session::enter(std::string_view activity) {
+  watchdog->enter(activity);
+  heartbeat->note(activity);
+}
+
+Session make_session(MpiEnvironment* mpi, std::shared_ptr<spdlog::logger> log,
+                     const SessionOptions& options) {
+  Session session;
+  session.log = std::move(log);
+  session.backend = make_cpu_backend(options.threads);
+  session.heartbeat = std::make_shared<Heartbeat>();
+  Watchdog::Options watch;
+  watch.silence = options.silence;
+  watch.on_beat = [heartbeat = session.heartbeat] { heartbeat->beat(); };
+  watch.on_lost_rank = [logger = session.log](std::string_view message) {
+    logger->critical("{}; the job ends, run the same command to resume", message);
+    logger->flush();
+  };
+  if (mpi == nullptr) {
+    session.communicator = make_self_communicator();
+    session.watchdog = make_self_watchdog(std::move(watch));
+  } else {
+    session.communicator = mpi->make_communicator(session.backend->memory(), options.deadline);
+    session.watchdog = make_mpi_watchdog(std::move(watch));
+  }
+  return session;
+}
+
+}  // namespace quern

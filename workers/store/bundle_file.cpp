@@ -1,0 +1,302 @@
+#include "workers/store/bundle_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kernels/core/error.h"
+#include "workers/files/atomic_file.h"
+#include "workers/files/hash.h"
+#include "workers/store/hdf5_library.h"
+#include "workers/store/store_name.h"
+
+namespace quern {
+namespace {
+
+using namespace hdf5;
+
+constexpr const char* kFormatKey = "format";
+constexpr std::string_view kFormat = "quern bundle 1";
+constexpr const char* kDTypeKey = "dtype";
+constexpr const char* kRankKey = "rank";
+constexpr std::string_view kText = "attributes";
+constexpr std::string_view kArrays = "arrays/";
+constexpr hsize_t kChunkBytes = hsize_t{16} << 20;
+
+using Dims = std::vector<hsize_t>;
+
+/// Whole trailing axes, as many rows of the leading ones as fit kChunkBytes, evened out so that the
+/// last chunk (stored whole) is nearly full.
+Dims chunk_dims(const Dims& dims, std::size_t element_bytes) {
+  Dims chunk(dims.size(), 1);
+  hsize_t room = kChunkBytes / element_bytes;
+  for (std::size_t axis = dims.size(); axis-- > 0;) {
+    const hsize_t size = std::max<hsize_t>(dims[axis], 1);
+    const hsize_t largest = std::clamp<hsize_t>(room, 1, size);
+    const hsize_t count = (size + largest - 1) / largest;
+    chunk[axis] = (size + count - 1) / count;
+    room /= chunk[axis];
+  }
+  return chunk;
+}
+
+void write_text_attribute(hid_t owner, const char* key, std::string_view text, const Place& place) {
+  const Type type(checked(H5Tcopy(H5T_C_S1), place, "copy a type"));
+  checked(H5Tset_size(type.get(), text.size()), place, "size a type");
+  checked(H5Tset_strpad(type.get(), H5T_STR_NULLPAD), place, "pad a type");
+  const Space space(checked(H5Screate(H5S_SCALAR), place, "make a space"));
+  const Attribute attribute(
+      checked(H5Acreate2(owner, key, type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), place,
+              "make an attribute"));
+  checked(H5Awrite(attribute.get(), type.get(), text.data()), place, "write an attribute");
+}
+
+/// Checks class, length and extent before reading: the buffer must fit what the file says.
+std::string read_text_attribute(hid_t owner, const char* key, const Place& place) {
+  constexpr std::size_t kLongest = 64;
+  const Attribute attribute(checked(H5Aopen(owner, key, H5P_DEFAULT), place, "open an attribute"));
+  const Type type(checked(H5Aget_type(attribute.get()), place, "read a type"));
+  const Space space(checked(H5Aget_space(attribute.get()), place, "read a space"));
+  const std::size_t length = H5Tget_size(type.get());
+  if (H5Tget_class(type.get()) != H5T_STRING || H5Tis_variable_str(type.get()) != 0 ||
+      H5Sget_simple_extent_npoints(space.get()) != 1 || length == 0 || length > kLongest) {
+    fail(place, fmt::format("attribute {} is not a short text", key));
+  }
+  std::string text(length, '\0');
+  checked(H5Aread(attribute.get(), type.get(), text.data()), place, "read an attribute");
+  return text;
+}
+
+Properties dataset_properties(const Dims& chunk, const Place& place) {
+  Properties properties(checked(H5Pcreate(H5P_DATASET_CREATE), place, "make properties"));
+  const int rank = static_cast<int>(chunk.size());
+  checked(H5Pset_chunk(properties.get(), rank, chunk.data()), place, "set the chunks");
+  checked(H5Pset_fletcher32(properties.get()), place, "ask for checksums");
+  checked(H5Pset_obj_track_times(properties.get(), false), place, "leave out times");
+  return properties;
+}
+
+void write_dataset(const File& file, const Place& place, ConstTensorView array) {
+  const Shape stored = array.shape.rank() == 0 ? Shape{1} : array.shape;
+  const Dims dims(stored.dims().begin(), stored.dims().end());
+  const Space space(checked(H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr),
+                            place, "make a space"));
+  const Type type = stored_type(array.dtype, place);
+  const Properties creation = dataset_properties(chunk_dims(dims, dtype_bytes(array.dtype)), place);
+  const Properties links(checked(H5Pcreate(H5P_LINK_CREATE), place, "make properties"));
+  checked(H5Pset_create_intermediate_group(links.get(), 1), place, "ask for groups");
+  Dataset dataset(checked(H5Dcreate2(file.get(), place.object.c_str(), type.get(), space.get(),
+                                     links.get(), creation.get(), H5P_DEFAULT),
+                          place, "make a dataset"));
+  write_text_attribute(dataset.get(), kDTypeKey, dtype_name(array.dtype), place);
+  write_text_attribute(dataset.get(), kRankKey, std::to_string(array.shape.rank()), place);
+  if (array.elems() > 0) {
+    checked(H5Dwrite(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, array.data), place,
+            "write a dataset");
+  }
+  close_dataset(dataset, place);
+}
+
+/// An empty file in memory that grows in steps of a small part of what is expected.
+File open_memory_file(const Place& place, std::size_t expected_bytes) {
+  constexpr std::size_t kSmallestStep = std::size_t{1} << 16;
+  const std::size_t step = std::max(expected_bytes / 32, kSmallestStep);
+  const Properties access(checked(H5Pcreate(H5P_FILE_ACCESS), place, "make properties"));
+  checked(H5Pset_fapl_core(access.get(), step, false), place, "choose the driver");
+  // The driver would load a file of that name: below a device there can be none. Images that exist
+  // at once need different names.
+  const std::filesystem::path nowhere = "/dev/null" / place.file.relative_path();
+  return File(checked(H5Fcreate(nowhere.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), place,
+                      "make a file in memory"));
+}
+
+/// The bytes the file has so far, owned by the driver, valid until the next use of the file.
+std::span<const std::byte> memory_of(const File& file, const Place& place) {
+  checked(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), place, "flush");
+  const ssize_t bytes = checked(H5Fget_file_image(file.get(), nullptr, 0), place, "size the image");
+  void* handle = nullptr;
+  checked(H5Fget_vfd_handle(file.get(), H5P_DEFAULT, &handle), place, "find the image");
+  return {*static_cast<const std::byte* const*>(handle), static_cast<std::size_t>(bytes)};
+}
+
+std::size_t array_bytes(const Bundle& bundle) {
+  std::size_t bytes = bundle.attributes.size();
+  for (const auto& [name, array] : bundle.arrays) bytes += array.bytes.size();
+  return bytes;
+}
+
+/// A complete file in memory. libhdf5 is locked while it is built and freed, not in between.
+class BundleImage {
+ public:
+  BundleImage(const std::filesystem::path& path, const Bundle& bundle);
+  ~BundleImage() {
+    const Turn turn;
+    file_.reset();
+  }
+  BundleImage(const BundleImage&) = delete;             // its bytes belong to the file
+  BundleImage& operator=(const BundleImage&) = delete;  // likewise
+
+  std::span<const std::byte> bytes() const noexcept { return bytes_; }
+
+ private:
+  File file_;
+  std::span<const std::byte> bytes_;
+};
+
+BundleImage::BundleImage(const std::filesystem::path& path, const Bundle& bundle) {
+  const Turn turn;
+  Place place{path};
+  File file = open_memory_file(place, array_bytes(bundle));
+  write_text_attribute(file.get(), kFormatKey, kFormat, place);
+  place.object = kText;
+  const auto text_elems = static_cast<std::int64_t>(bundle.attributes.size());
+  const auto* text = reinterpret_cast<const std::byte*>(bundle.attributes.data());
+  write_dataset(file, place, {text, DType::u8, Shape{text_elems}});
+  for (const auto& [name, array] : bundle.arrays) {
+    ensure(is_store_name(name), "array names without blanks and empty or dotted parts");
+    const ConstTensorView view{array.bytes.data(), array.dtype, array.shape};
+    ensure(view.bytes() == array.bytes.size(), "as many bytes in an array as its shape says");
+    place.object = std::string(kArrays) + name;
+    write_dataset(file, place, view);
+  }
+  place.object.clear();
+  bytes_ = memory_of(file, place);
+  file_ = std::move(file);
+}
+
+herr_t collect_name(hid_t, const char* name, const H5L_info_t* link, void* names) noexcept {
+  try {
+    // Only hard links: a soft or external one could lead out of the file.
+    if (link->type != H5L_TYPE_HARD) return -1;
+    static_cast<std::vector<std::string>*>(names)->emplace_back(name);
+    return 0;
+  } catch (...) {
+    return -1;
+  }
+}
+
+/// No other layout or filter is accepted: they could name other files or load plugins.
+void check_layout(const Dataset& dataset, const Place& place) {
+  const Properties creation(
+      checked(H5Dget_create_plist(dataset.get()), place, "read the properties"));
+  std::array<unsigned, 4> values{};
+  std::size_t value_count = values.size();
+  unsigned flags = 0;
+  const bool guarded =
+      H5Pget_layout(creation.get()) == H5D_CHUNKED && H5Pget_nfilters(creation.get()) == 1 &&
+      H5Pget_filter2(creation.get(), 0, &flags, &value_count, values.data(), 0, nullptr, nullptr) ==
+          H5Z_FILTER_FLETCHER32;
+  if (!guarded) fail(place, "expected chunks with fletcher32 checksums and nothing else");
+}
+
+Shape read_shape(const Dataset& dataset, const Place& place) {
+  const std::string rank_text = read_text_attribute(dataset.get(), kRankKey, place);
+  const Space space(checked(H5Dget_space(dataset.get()), place, "read a space"));
+  const int stored_rank = H5Sget_simple_extent_ndims(space.get());
+  if (stored_rank < 1 || stored_rank > static_cast<int>(Shape::max_rank)) {
+    fail(place, fmt::format("expected 1 to {} dimensions, found {}", Shape::max_rank, stored_rank));
+  }
+  std::array<hsize_t, Shape::max_rank> dims{};
+  checked(H5Sget_simple_extent_dims(space.get(), dims.data(), nullptr), place, "read a shape");
+  if (rank_text == "0" && stored_rank == 1 && dims[0] == 1) return Shape();
+  if (rank_text != std::to_string(stored_rank)) {
+    fail(place,
+         fmt::format("rank {} does not fit the {} stored dimensions", rank_text, stored_rank));
+  }
+  std::vector<std::int64_t> sizes(dims.begin(), dims.begin() + stored_rank);
+  try {
+    return Shape(sizes);
+  } catch (const ShapeError& error) {
+    fail(place, error.what());
+  }
+}
+
+HostTensor read_dataset(const Object& object, const Place& place) {
+  Dataset dataset(checked(H5Dopen2(object.get(), ".", H5P_DEFAULT), place, "open a dataset"));
+  const std::string dtype_text = read_text_attribute(dataset.get(), kDTypeKey, place);
+  const std::optional<DType> dtype = parse_dtype(dtype_text);
+  if (!dtype) fail(place, fmt::format("unknown type {:?}", dtype_text));
+  const Type type(checked(H5Dget_type(dataset.get()), place, "read a type"));
+  const Type expected = stored_type(*dtype, place);
+  if (H5Tequal(type.get(), expected.get()) <= 0) {
+    fail(place, fmt::format("the stored type is not the one of {}", dtype_text));
+  }
+  check_layout(dataset, place);
+  const Shape shape = read_shape(dataset, place);
+  // Nothing is compressed: more elements than the file has bytes is junk, and is not allocated.
+  const std::uintmax_t file_bytes = std::filesystem::file_size(place.file);
+  if (static_cast<std::uintmax_t>(shape.elems()) > file_bytes / dtype_bytes(*dtype)) {
+    fail(place, fmt::format("shape {} is larger than the file", shape.text()));
+  }
+  HostTensor array(*dtype, shape);
+  if (shape.elems() > 0) {
+    checked(H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, array.bytes.data()),
+            place, "read a dataset");
+  }
+  return array;
+}
+
+File open_for_reading(const Place& place) {
+  const Properties access(checked(H5Pcreate(H5P_FILE_ACCESS), place, "make properties"));
+  // Parallel file systems may refuse locks, and bundle files never change.
+  checked(H5Pset_file_locking(access.get(), false, true), place, "do without locks");
+  return File(
+      checked(H5Fopen(place.file.c_str(), H5F_ACC_RDONLY, access.get()), place, "open the file"));
+}
+
+/// Puts one object of the file, if it is an array, where it belongs in the bundle.
+void read_object(const File& file, const Place& place, Bundle& bundle) {
+  const Object object(
+      checked(H5Oopen(file.get(), place.object.c_str(), H5P_DEFAULT), place, "open an object"));
+  const H5I_type_t kind = H5Iget_type(object.get());
+  if (kind == H5I_GROUP) return;
+  if (kind != H5I_DATASET) fail(place, "expected a dataset or a group");
+  const std::string_view name = place.object;
+  HostTensor array = read_dataset(object, place);
+  if (name == kText && array.dtype == DType::u8) {
+    const std::span<const char> text = {reinterpret_cast<const char*>(array.bytes.data()),
+                                        array.bytes.size()};
+    bundle.attributes.assign(text.begin(), text.end());
+  } else if (name.starts_with(kArrays)) {
+    bundle.arrays.emplace(name.substr(kArrays.size()), std::move(array));
+  } else {
+    fail(place, "does not belong in a bundle");
+  }
+}
+
+}  // namespace
+
+WrittenFile write_bundle_file(const std::filesystem::path& final_path, const Bundle& bundle,
+                              const CommitHook& hook) {
+  const BundleImage image(final_path, bundle);
+  AtomicFile target(final_path, hook);
+  target.write(image.bytes());
+  target.commit();
+  return {image.bytes().size(), xxh3_hex(image.bytes())};
+}
+
+Bundle read_bundle_file(const std::filesystem::path& path) {
+  const Turn turn;
+  Place place{path};
+  const File file = open_for_reading(place);
+  if (read_text_attribute(file.get(), kFormatKey, place) != kFormat) {
+    fail(place, fmt::format("expected format {:?}: written by another version", kFormat));
+  }
+  std::vector<std::string> names;
+  checked(H5Lvisit(file.get(), H5_INDEX_NAME, H5_ITER_INC, collect_name, &names), place,
+          "list the datasets");
+  if (std::ranges::find(names, kText) == names.end()) fail(place, "has no dataset \"attributes\"");
+  Bundle bundle;
+  for (const std::string& name : names) {
+    place.object = name;
+    read_object(file, place, bundle);
+  }
+  return bundle;
+}
+
+}  // namespace quern

@@ -1,0 +1,101 @@
+#include "workers/tensors/safetensors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "workers/files/hash.h"
+
+namespace quern {
+namespace {
+
+/// Length of the header, checked against the file.
+std::uint64_t header_bytes(const ReadableFile& file) {
+  const std::string path = file.path().string();
+  if (file.bytes() < kSafetensorsPrefixBytes) {
+    throw InputError(
+        fmt::format("{}: the file has {} bytes, expected at least {} for the length "
+                    "of its header; it is not a safetensors file, or it is truncated",
+                    path, file.bytes(), kSafetensorsPrefixBytes));
+  }
+  std::uint64_t length = 0;
+  file.read_at(0, std::as_writable_bytes(std::span(&length, 1)));
+  if (length > kSafetensorsMaxHeaderBytes) {
+    throw InputError(
+        fmt::format("{}: the header length is {}, expected at most {}; this is not a "
+                    "safetensors file, or it is damaged",
+                    path, length, kSafetensorsMaxHeaderBytes));
+  }
+  if (length > file.bytes() - kSafetensorsPrefixBytes) {
+    throw InputError(
+        fmt::format("{}: truncated: the file has {} bytes, its header alone ends at "
+                    "byte {}; download it again",
+                    path, file.bytes(), kSafetensorsPrefixBytes + length));
+  }
+  if (length < 2) {
+    throw InputError(
+        fmt::format("{}: the header length is {}, expected at least 2 for \"{{}}\"", path, length));
+  }
+  return length;
+}
+
+std::vector<TensorSpec> sorted_by_name(std::vector<TensorSpec> specs) {
+  std::ranges::sort(specs, {}, &TensorSpec::name);
+  return specs;
+}
+
+}  // namespace
+
+SafetensorsFile::SafetensorsFile(std::filesystem::path path) : file_(std::move(path)) {
+  std::string header(header_bytes(file_), '\0');
+  const auto bytes = std::as_writable_bytes(std::span(header));
+  file_.read_at(kSafetensorsPrefixBytes, bytes);
+  entries_ = parse_safetensors_header(header, file_.bytes(), file_.path());
+  header_hash_ = xxh3_hex(bytes);
+}
+
+void SafetensorsFile::read(const TensorEntry& entry, std::span<std::byte> out) const {
+  ensure(out.size() == entry.bytes, "an output of the tensor's size");
+  file_.read_at(entry.begin, out);
+}
+
+void SafetensorsFile::read_at(std::uint64_t offset, std::span<std::byte> out) const {
+  file_.read_at(offset, out);
+}
+
+SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> specs,
+                                     CommitHook hook)
+    : specs_(sorted_by_name(std::move(specs))), file_(std::move(path), std::move(hook)) {
+  file_.write(format_safetensors_header(specs_));
+}
+
+void SafetensorsWriter::write(std::string_view name, std::span<const std::byte> bytes) {
+  if (next_ == specs_.size() || specs_[next_].name != name) {
+    throw InternalError(fmt::format("safetensors writer: tensor \"{}\" came, expected {}", name,
+                                    next_ == specs_.size() ? "no more" : specs_[next_].name));
+  }
+  const TensorSpec& spec = specs_[next_];
+  const std::size_t expected =
+      static_cast<std::size_t>(spec.shape.elems()) * dtype_bytes(spec.dtype);
+  if (bytes.size() != expected) {
+    throw InternalError(
+        fmt::format("safetensors writer: tensor \"{}\" came with {} bytes, "
+                    "expected {} for {} {}",
+                    name, bytes.size(), expected, dtype_name(spec.dtype), spec.shape.text()));
+  }
+  file_.write(bytes);
+  ++next_;
+}
+
+void SafetensorsWriter::commit() {
+  if (next_ != specs_.size()) {
+    throw InternalError(fmt::format("safetensors writer: commit before tensor \"{}\" was written",
+                                    specs_[next_].name));
+  }
+  file_.commit();
+}
+
+}  // namespace quern
