@@ -62,7 +62,7 @@ class LayerOps {
   void add(TensorView x, ConstTensorView delta);
 
   /// nll[t] = logsumexp(logits[t]) - logits[t, targets[t]], in float32; 0 where targets[t] < 0.
-  /// logits [T, V], targets [T] i32, nll [T] f32.
+  /// logits [T, V], targets [T] i32 below V (not checked), nll [T] f32.
   void token_nll(ConstTensorView logits, ConstTensorView targets, TensorView nll);
 
  private:

@@ -19,7 +19,7 @@ enum class ActOrder : std::uint8_t {
 /// How the scale of a group is found.
 enum class ScaleSearch : std::uint8_t {
   absmax,   ///< the range just covers the weights
-  weighted  ///< the shrunk range with the least squared error weighted by the column's H
+  weighted  ///< a multiple of that range, the one with the least error under H
 };
 
 /// A uniform grid: w = scale * (code - zero), code and zero in [0, 2^bits).
@@ -36,7 +36,8 @@ struct GridSpec {
 std::int64_t group_count(std::int64_t columns, std::int64_t group_size) noexcept;
 
 /// Damping of H before it is factorised: `fraction` of mean(diag H) is added to the diagonal and
-/// doubled (at least from `fraction` = 1e-4 on) until the factorisation succeeds.
+/// doubled (at least from `fraction` = 1e-4 on) until the factorisation succeeds, every pivot above
+/// the rounding error of its column. Columns with H_kk == 0 are cut off and get the mean.
 struct Damping {
   double fraction = 0.01;
   double max_fraction = 10.0;
@@ -48,8 +49,8 @@ struct HessianFactor {
   Tensor diagonal;  ///< [K] f64: diag H without damping, checkpoint order
   Tensor order;     ///< [K] i32: column solved at step j
   Tensor weight;    ///< [K] f64: R_jj^2, the cost of an error at step j
-  ActOrder act_order = ActOrder::none;
-  double damping_fraction = 0.0;  ///< the one finally used
+  ActOrder act_order = ActOrder::none;  ///< full forms its groups in solve order
+  double damping_fraction = 0.0;        ///< the one finally used
   std::int64_t dead_columns = 0;  ///< H_kk == 0: never active, their weights are left to rounding
 };
 
@@ -68,15 +69,21 @@ class Solver {
   virtual ~Solver() = default;
 
   /// H = R R^T with R upper triangular (the reversed Cholesky factor), after damping and ordering.
-  /// group_size matters for ActOrder::group_aware only. Synchronises. Throws InputError when H
-  /// holds no finite positive diagonal entry, or when damping.max_fraction does not suffice.
+  /// Equal entries keep the order of their index. group_size matters for ActOrder::group_aware
+  /// only. Synchronises. Throws InputError when H holds no finite positive diagonal entry, or when
+  /// damping.max_fraction does not suffice; InternalError when gram.overflow is not 0.
   HessianFactor factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
                           const Damping& damping);
 
   /// GPTQ (Frantar et al. 2022) by the single factor: column j is rounded at
   /// w_j + sum_{i<j} (w_i - q_i) S_ij, in blocks of at most 128 columns. weight [N, K], any plain
   /// float type. Scales are rounded to f16 before codes are chosen against them.
-  /// Throws InputError if a group's scale exceeds the f16 range.
+  /// A group's range is that of its weights as updated by the columns before it. The weighted
+  /// search solves groups of up to 128 columns with each candidate and compares the errors that
+  /// these really leave; larger groups are rounded plainly and weighted with R_jj^2.
+  /// code = clamp(round(target / scale) + zero), ties to even. Throws InputError if a scale
+  /// exceeds the f16 range (huge, infinite or NaN weights), InternalError if a group_aware order
+  /// was made for another group size.
   QuantizedTensor gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid);
 
   /// Round to nearest on the same grid. column_weight [K] f64 weighs the scale search; ones if
@@ -93,7 +100,8 @@ class Solver {
                        TensorView result);
 
   /// Packs codes [N, K] u8 into out [ceil(K bits / 32), N] i32: 32-bit words along K, a code
-  /// starting at bit k * bits of its row's little-endian stream. Zero padded.
+  /// starting at bit k * bits of its row's little-endian stream. Zero padded. Codes must be below
+  /// 2^bits.
   void pack(ConstTensorView codes, int bits, TensorView out);
   /// The inverse of pack for K columns.
   void unpack(ConstTensorView words, int bits, TensorView codes);

@@ -23,7 +23,8 @@ class StatisticsOps {
 
   /// Chooses exponents from the micro-batch x [T, K] so that `total_tokens` tokens like those of x
   /// fill at most 2^(62 - headroom_bits). |H_ij| <= sqrt(H_ii H_jj), so one exponent per channel
-  /// bounds the whole matrix. A channel that is zero in x gets the exponent of the largest one.
+  /// bounds the whole matrix. A channel that is zero or not finite in x gets the exponent of the
+  /// largest one; all get 0 where no channel is usable.
   /// exponents [K] i32 out.
   void choose_gram_exponents(ConstTensorView x, std::int64_t total_tokens, int headroom_bits,
                              TensorView exponents);

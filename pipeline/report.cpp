@@ -36,7 +36,8 @@ nlohmann::json merge_times(const std::vector<nlohmann::json>& ranks, double tota
   for (const auto& [stage, seconds] : longest) {
     rows.push_back({{"stage", stage}, {"seconds", seconds}, {"share", seconds / total}});
   }
-  std::ranges::sort(rows, [](const auto& a, const auto& b) { return a["seconds"] > b["seconds"]; });
+  std::sort(rows.begin(), rows.end(),
+            [](const auto& a, const auto& b) { return a["seconds"] > b["seconds"]; });
   return rows;
 }
 

@@ -7,18 +7,23 @@
 namespace quern {
 
 void Heartbeat::note(std::string_view activity) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(activity_mutex_);
   activity_ = activity;
 }
 
 void Heartbeat::tell(std::function<void(const std::string&)> listener) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(listener_mutex_);
   listener_ = std::move(listener);
 }
 
 void Heartbeat::beat() {
-  const std::lock_guard lock(mutex_);
-  if (listener_) listener_(activity_);
+  std::string activity;
+  {
+    const std::lock_guard lock(activity_mutex_);
+    activity = activity_;
+  }
+  const std::lock_guard lock(listener_mutex_);
+  if (listener_) listener_(activity);
 }
 
 void Session::enter(std::string_view activity) {

@@ -30,7 +30,8 @@ class Heartbeat {
   void beat();
 
  private:
-  std::mutex mutex_;
+  std::mutex activity_mutex_;
+  std::mutex listener_mutex_;  // a listener on a hanging file system must not hold up note()
   std::string activity_;
   std::function<void(const std::string&)> listener_;
 };

@@ -11,7 +11,7 @@ namespace quern {
 namespace {
 
 // Queries of one head that share a product with all keys any of them sees.
-constexpr std::int64_t kQueries = 96;
+constexpr std::int64_t kQueries = 128;
 
 /// One block of queries of one head: rows of q, k, v and out within one sequence.
 struct AttentionBlock {

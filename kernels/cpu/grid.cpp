@@ -9,8 +9,6 @@
 namespace quern {
 namespace {
 
-constexpr std::int64_t kMaxSolvedColumns = 128;
-
 using Lanes = std::array<double, kLanes>;
 
 /// Range factors tried: first, first - step, ... Every solve of a group draws other errors, so even
@@ -55,7 +53,7 @@ class LaneRanges {
  public:
   LaneRanges(const LaneGroup& group, const GridSpec& spec)
       : top_(static_cast<double>((1 << spec.bits) - 1)), symmetric_(spec.symmetric) {
-    column_range(group.targets, group.columns, low_.data(), high_.data());
+    column_range(group.expected, group.columns, low_.data(), high_.data());
     for (std::size_t lane = 0; lane < low_.size(); ++lane) {
       if (symmetric_) {
         // The sum keeps a NaN of either bound, the maximum alone would not.
@@ -94,7 +92,8 @@ class LaneRanges {
 /// The group in float32, each lane divided by its step so that no square leaves the range.
 LaneTrial make_trial(const LaneGroup& group, const LaneRanges& ranges, float* work) {
   const std::int64_t columns = group.columns;
-  const bool solved = group.feedback != nullptr && columns <= kMaxSolvedColumns;
+  const bool solved = group.feedback != nullptr;
+  const double* source = solved ? group.targets : group.expected;
   float* targets = work;
   float* weights = targets + columns * kLanes;
   float* errors = weights + columns * kLanes;
@@ -110,7 +109,7 @@ LaneTrial make_trial(const LaneGroup& group, const LaneRanges& ranges, float* wo
     for (std::int64_t lane = 0; lane < kLanes; ++lane) {
       const std::int64_t at = j * kLanes + lane;
       const double unit = inverse[static_cast<std::size_t>(lane)];
-      targets[at] = static_cast<float>(group.targets[at] * unit);
+      targets[at] = static_cast<float>(source[at] * unit);
       if (solved) weights[at] = static_cast<float>(group.weights[at] * unit);
     }
     const bool weighted = group.importance != nullptr && largest > 0.0;
@@ -124,9 +123,8 @@ LaneTrial make_trial(const LaneGroup& group, const LaneRanges& ranges, float* wo
 
 }  // namespace
 
-std::int64_t grid_work_floats(std::int64_t columns) {
-  const std::int64_t solved = std::min(columns, kMaxSolvedColumns);
-  return columns * (3 * kLanes + 1) + solved * solved;
+std::int64_t grid_work_floats(std::int64_t columns, std::int64_t solved_columns) {
+  return columns * (3 * kLanes + 1) + solved_columns * solved_columns;
 }
 
 LaneGrid<double> choose_grid(const LaneGroup& group, const GridSpec& spec, float* work) {

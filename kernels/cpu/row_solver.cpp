@@ -81,14 +81,16 @@ class TileSolver {
         zeros_out_(out.zeros.view().as<std::uint8_t>()),
         weights_(work),
         feedback_(weights_ + columns_ * kLanes),
-        targets_(feedback_ + columns_ * kLanes),
-        errors_(targets_ + columns_ * kLanes),
+        expected_(feedback_ + columns_ * kLanes),
+        targets_(expected_ + columns_ * kLanes),
+        drift_(targets_ + kBlock * kLanes),
+        errors_(drift_ + kBlock * kLanes),
         grid_work_(reinterpret_cast<float*>(errors_ + kBlock * kLanes)) {}
 
   static std::int64_t work_bytes(std::int64_t columns, std::int64_t largest_group) {
-    const std::int64_t doubles = (3 * columns + kBlock) * kLanes;
+    const std::int64_t doubles = (3 * columns + 3 * kBlock) * kLanes;
     return doubles * static_cast<std::int64_t>(sizeof(double)) +
-           grid_work_floats(largest_group) * static_cast<std::int64_t>(sizeof(float));
+           grid_work_floats(largest_group, kBlock) * static_cast<std::int64_t>(sizeof(float));
   }
 
   /// False if a scale of the tile is not finite.
@@ -103,7 +105,8 @@ class TileSolver {
         if (piece.begin == piece.group.begin && !start_group(block, piece)) return false;
         round_piece(block, piece);
       }
-      spread_errors(block);
+      if (problem_.feedback == nullptr) continue;
+      spread({block.begin(), block.end(), columns_}, errors_, feedback_ + block.end() * kLanes);
     }
     return true;
   }
@@ -120,7 +123,7 @@ class TileSolver {
   /// weights_[j] = column order[j] of the tile's rows; missing rows are zero.
   void load_weights() {
     constexpr std::int64_t kRows = 8;  // rows whose elements fill a cache line of weights_
-    double* staging = targets_;
+    double* staging = expected_;
     std::fill_n(weights_, columns_ * kLanes, 0.0);
     for (std::int64_t begin = 0; begin < rows_; begin += kRows) {
       const std::int64_t count = std::min(kRows, rows_ - begin);
@@ -145,16 +148,37 @@ class TileSolver {
     }
   }
 
+  /// What the group's columns would be rounded at if none of them caused an error: the weights
+  /// that the textbook form holds at this point.
+  void expect_targets(const Block* block, const ColumnGroup& group) {
+    for (std::int64_t begin = group.begin; begin < group.end; ++block) {
+      const std::int64_t end = std::min(block->end(), group.end);
+      for (std::int64_t j = begin; j < end; ++j) {
+        double* expected = expected_ + (j - group.begin) * kLanes;
+        add_feedback(factors(*block, begin, j), j - begin, drift_, expected);
+        double* drift = drift_ + (j - begin) * kLanes;
+        const double* weight = weights_ + j * kLanes;
+        for (std::int64_t lane = 0; lane < kLanes; ++lane)
+          drift[lane] = weight[lane] - expected[lane];
+      }
+      spread({begin, end, group.end}, drift_, expected_ + (end - group.begin) * kLanes);
+      begin = end;
+    }
+  }
+
   bool start_group(const Block& block, const Piece& piece) {
     const ColumnGroup& group = piece.group;
     const std::int64_t count = (group.end - group.begin) * kLanes;
     const double* weights = weights_ + group.begin * kLanes;
     const double* feedback = feedback_ + group.begin * kLanes;
-    for (std::int64_t i = 0; i < count; ++i) targets_[i] = weights[i] + feedback[i];
-    LaneGroup lanes{targets_, weights, nullptr, kBlock, nullptr, group.end - group.begin};
+    for (std::int64_t i = 0; i < count; ++i) expected_[i] = weights[i] + feedback[i];
+    LaneGroup lanes{
+        expected_, targets_, weights, nullptr, kBlock, nullptr, group.end - group.begin};
     if (block.feedback != nullptr && piece.end == group.end) {
+      std::copy_n(expected_, count, targets_);
       lanes.feedback = factors(block, group.begin, group.begin);
     }
+    if (block.feedback != nullptr && group.begin > 0) expect_targets(&block, group);
     if (problem_.importance != nullptr) lanes.importance = problem_.importance + group.begin;
     grid_ = choose_grid(lanes, problem_.grid, grid_work_);
     for (std::int64_t row = 0; row < rows_; ++row) {
@@ -189,15 +213,20 @@ class TileSolver {
     }
   }
 
-  /// feedback_[end ..) += S[begin .. end, end ..)^T errors_.
-  void spread_errors(const Block& block) {
-    const std::int64_t later = columns_ - block.end();
-    if (block.feedback == nullptr || later == 0) return;
-    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<blasint>(later),
-                static_cast<blasint>(kLanes), static_cast<blasint>(block.end() - block.begin()),
-                1.0, problem_.feedback + block.begin() * columns_ + block.end(),
-                static_cast<blasint>(columns_), errors_, static_cast<blasint>(kLanes), 1.0,
-                feedback_ + block.end() * kLanes, static_cast<blasint>(kLanes));
+  struct Steps {
+    std::int64_t begin;
+    std::int64_t end;
+    std::int64_t limit;
+  };
+
+  /// out [end .. limit) += S[begin .. end, end .. limit)^T errors.
+  void spread(const Steps& steps, const double* errors, double* out) const {
+    if (steps.limit == steps.end) return;
+    cblas_dgemm(
+        CblasRowMajor, CblasTrans, CblasNoTrans, static_cast<blasint>(steps.limit - steps.end),
+        static_cast<blasint>(kLanes), static_cast<blasint>(steps.end - steps.begin), 1.0,
+        problem_.feedback + steps.begin * columns_ + steps.end, static_cast<blasint>(columns_),
+        errors, static_cast<blasint>(kLanes), 1.0, out, static_cast<blasint>(kLanes));
   }
 
   const RowProblem& problem_;
@@ -208,8 +237,10 @@ class TileSolver {
   std::uint8_t* zeros_out_;
   double* weights_;   // [columns, kLanes], solve order
   double* feedback_;  // likewise: what earlier errors add to the targets
-  double* targets_;   // likewise, of one group
-  double* errors_;    // [kBlock, kLanes]
+  double* expected_;  // likewise, of one group; also staging space for rows
+  double* targets_;   // [kBlock, kLanes]: of a group inside a block
+  double* drift_;     // [kBlock, kLanes]: weight - expected
+  double* errors_;    // [kBlock, kLanes]: weight - rounded value
   float* grid_work_;
   std::int64_t first_row_ = 0;
   std::int64_t rows_ = 0;

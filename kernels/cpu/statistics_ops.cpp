@@ -96,8 +96,8 @@ void CpuStatisticsOps::do_choose_gram_exponents(ConstTensorView x, std::int64_t 
   expect_float("choose_gram_exponents", x);
   const std::int64_t tokens = x.shape[0];
   const std::int64_t channels = x.shape[1];
-  scratch_.reserve(channels * static_cast<std::int64_t>(sizeof(double)));
-  auto* energies = scratch_.of_thread<double>(0);
+  channels_.reserve(channels * static_cast<std::int64_t>(sizeof(double)));
+  auto* energies = channels_.of_thread<double>(0);
   const double growth =
       static_cast<double>(total_tokens) / static_cast<double>(std::max<std::int64_t>(1, tokens));
 #pragma omp parallel for num_threads(threads_) schedule(static)
@@ -116,18 +116,19 @@ void CpuStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total_
                                           const GramView& gram) {
   expect_float("accumulate_gram", x);
   const std::int64_t channels = x.shape[1];
-  scratch_.reserve(kTile * kTile * static_cast<std::int64_t>(sizeof(float)));
-  Tensor scales = memory_.allocate(DType::f64, {channels});
+  tiles_.reserve(kTile * kTile * static_cast<std::int64_t>(sizeof(float)));
+  channels_.reserve(channels * static_cast<std::int64_t>(sizeof(double)));
+  auto* scales = channels_.of_thread<double>(0);
   for (std::int64_t i = 0; i < channels; ++i) {
-    scales.view().as<double>()[i] = std::ldexp(1.0, gram.exponents.as<std::int32_t>()[i]);
+    scales[i] = std::ldexp(1.0, gram.exponents.as<std::int32_t>()[i]);
   }
-  const GramTask task{x, scales.view().as<double>(), total_tokens, gram.sums.as<std::int64_t>()};
+  const GramTask task{x, scales, total_tokens, gram.sums.as<std::int64_t>()};
   const std::int64_t across = (channels + kTile - 1) / kTile;
   std::int64_t refused = 0;
 #pragma omp parallel for num_threads(threads_) schedule(dynamic) reduction(+ : refused)
   for (std::int64_t index = 0; index < across * (across + 1) / 2; ++index) {
     refused += accumulate_tile(task, gram_tile(index, channels),
-                               scratch_.of_thread<float>(omp_get_thread_num()));
+                               tiles_.of_thread<float>(omp_get_thread_num()));
   }
   *gram.overflow.as<std::int64_t>() += refused;
 }

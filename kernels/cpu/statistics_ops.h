@@ -9,7 +9,7 @@ namespace quern {
 class CpuStatisticsOps final : public StatisticsOps {
  public:
   CpuStatisticsOps(Memory& memory, int threads)
-      : memory_(memory), threads_(threads), scratch_(memory, threads) {}
+      : threads_(threads), tiles_(memory, threads), channels_(memory, 1) {}
 
  private:
   void do_choose_gram_exponents(ConstTensorView x, std::int64_t total_tokens, int headroom_bits,
@@ -17,9 +17,9 @@ class CpuStatisticsOps final : public StatisticsOps {
   void do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
                           const GramView& gram) override;
 
-  Memory& memory_;
   int threads_;
-  Scratch scratch_;
+  Scratch tiles_;     ///< one tile of products for each thread
+  Scratch channels_;  ///< one double for each channel
 };
 
 }  // namespace quern

@@ -99,8 +99,12 @@ using Fields = std::vector<Field<RunFile>>;
 
 Fields model_fields() {
   return {row<RunFile>(
-      "model.path", path(), "Folder of the Hugging Face checkpoint", kNeeded,
-      [](auto& run) -> auto& { return run.model.path; })};
+              "model.path", path(), "Folder of the Hugging Face checkpoint", kNeeded,
+              [](auto& run) -> auto& { return run.model.path; }),
+          row<RunFile>(
+              "model.ignore_fields", names(),
+              "Fields of config.json to pass over, known to be without effect", kFree,
+              [](auto& run) -> auto& { return run.model.ignore_fields; })};
 }
 
 Fields calibration_fields() {

@@ -1,7 +1,6 @@
 #include "pipeline/config/parse.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <list>
@@ -83,7 +82,7 @@ void check_sections(const YamlNode& root) {
     std::string advice = section_hint(entry.key);
     if (advice.empty()) advice = did_you_mean(entry.key, names);
     fail(entry.place, printable(entry.key), "unknown key",
-         fmt::format("one of {}", fmt::join(names, ", ")), advice.empty() ? "remove it" : advice);
+         fmt::format("one of {}", joined(names, ", ")), advice.empty() ? "remove it" : advice);
   }
 }
 

@@ -46,4 +46,13 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string_vi
   return best.empty() ? std::string() : fmt::format("did you mean '{}'?", best);
 }
 
+std::string joined(std::span<const std::string_view> words, std::string_view separator) {
+  std::string text;
+  for (const std::string_view word : words) {
+    if (!text.empty()) text += separator;
+    text += word;
+  }
+  return text;
+}
+
 }  // namespace quern

@@ -11,4 +11,7 @@ namespace quern {
 /// close.
 std::string did_you_mean(std::string_view word, const std::vector<std::string_view>& candidates);
 
+/// "a, b, c" for the separator ", ".
+std::string joined(std::span<const std::string_view> words, std::string_view separator);
+
 }  // namespace quern

@@ -1,7 +1,6 @@
 #include "pipeline/config/values.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -144,7 +143,7 @@ class ChoiceType final : public ValueType {
   }
   std::string expectation() const override {
     return names_.size() == 1 ? std::string(names_.front())
-                              : fmt::format("one of {}", fmt::join(names_, ", "));
+                              : fmt::format("one of {}", joined(names_, ", "));
   }
   json schema() const override {
     return {{"type", "string"}, {"enum", std::vector<std::string>(names_.begin(), names_.end())}};
@@ -288,7 +287,7 @@ class QuantityType final : public ValueType {
   std::string unit_names(std::string_view separator) const {
     std::vector<std::string_view> names;
     for (const Unit& unit : units_) names.push_back(unit.name);
-    return fmt::format("{}", fmt::join(names, separator));
+    return joined(names, separator);
   }
 
   std::optional<std::int64_t> parse(std::string_view text) const {
@@ -342,7 +341,11 @@ ValueTypePtr path() {
 }
 
 ValueTypePtr paths() {
-  return std::make_shared<PathsType>();
+  return std::make_shared<ListType>(path(), "paths");
+}
+
+ValueTypePtr names() {
+  return std::make_shared<ListType>(std::make_shared<TextType>("a name"), "names");
 }
 
 ValueTypePtr pattern() {

@@ -146,7 +146,7 @@ class TreeBuilder final : public YAML::EventHandler {
       const Place first = std::find_if(frame.node.entries.begin(), frame.node.entries.end(),
                                        [&](const auto& entry) { return entry.key == key.scalar; })
                               ->place;
-      fail(key.place, joined(path(), key.scalar),
+      fail(key.place, key_path(path(), key.scalar),
            fmt::format("set twice, first at line {}", first.line), "each key once",
            "remove one of them");
     }
@@ -154,7 +154,7 @@ class TreeBuilder final : public YAML::EventHandler {
     frame.has_key = true;
   }
 
-  static std::string joined(std::string prefix, std::string_view key) {
+  static std::string key_path(std::string prefix, std::string_view key) {
     if (!prefix.empty()) prefix += '.';
     return prefix += printable(key);
   }
@@ -166,7 +166,7 @@ class TreeBuilder final : public YAML::EventHandler {
       if (frame.node.kind == YamlNode::Kind::sequence) {
         text += fmt::format("[{}]", frame.node.items.size());
       } else if (frame.has_key) {
-        text = joined(std::move(text), frame.node.entries.back().key);
+        text = key_path(std::move(text), frame.node.entries.back().key);
       }
     }
     return text;

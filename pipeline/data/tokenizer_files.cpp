@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kMostIds = 1 << 24;
+constexpr std::int64_t kMostIds = 1 << 22;
 
 constexpr auto kNamedTokens = std::to_array<std::string_view>(
     {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"});

@@ -21,9 +21,9 @@ struct TokenWindows {
 
 /// What the model says about token ids.
 struct TokenLimits {
-  std::int64_t vocab_size = 0;         ///< every id must be below
-  std::int64_t max_positions = 0;      ///< the longest sequence; 0: no limit
-  std::optional<std::int32_t> bos_id;  ///< used where no tokenizer names one
+  std::int64_t vocab_size = 0;                        ///< every id must be below
+  std::int64_t max_positions = 0;                     ///< the longest sequence; 0: no limit
+  std::optional<std::int32_t> bos_id = std::nullopt;  ///< used where no tokenizer names one
 };
 
 /// Cuts the calibration set, the same on every platform. A window of S tokens is begin-of-sequence

@@ -23,6 +23,8 @@ class MpiEnvironment {
 
   int rank() const noexcept { return rank_; }
   int size() const noexcept { return size_; }
+  /// Ranks of the job on this host, this one included: they share its cores.
+  int ranks_on_host() const noexcept { return ranks_on_host_; }
 
   /// Ends every rank of the job with this exit code; standard streams are flushed first. Does not
   /// return, nor hang: after 10 s this process ends in any case. exit_code: not 0.
@@ -40,6 +42,7 @@ class MpiEnvironment {
  private:
   int rank_ = 0;
   int size_ = 1;
+  int ranks_on_host_ = 1;
   int exceptions_ = 0;
 };
 

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -61,7 +62,7 @@ TEST(Hostile, SizeIsBounded) {
               AllOf(StartsWith("run.yaml:1:1: "), HasSubstr("at most 1048576")));
   EXPECT_EQ(complaint(run_text("#" + std::string(1'000'000, ' '))), "");
   std::string keys;
-  for (int i = 0; i < 60'000; ++i) keys += "k" + std::to_string(i) + ": 1\n";
+  for (int i = 0; i < 60'000; ++i) keys += fmt::format("k{}: 1\n", i);
   EXPECT_THAT(complaint(run_text(keys)), StartsWith("run.yaml:5:1: k0: unknown key"));
 }
 

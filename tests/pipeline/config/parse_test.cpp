@@ -39,7 +39,7 @@ TEST(Parse, Defaults) {
 
 TEST(Parse, EveryKey) {
   const RunFile run = parse(R"(
-model: {path: /models/a b}
+model: {path: /models/a b, ignore_fields: [pad_head, x]}
 calibration:
   source: [one.jsonl.gz, 'two #2.npy']
   field: content
@@ -84,6 +84,7 @@ run:
 )")
                           .run;
   EXPECT_EQ(run.model.path, "/models/a b");
+  EXPECT_THAT(run.model.ignore_fields, ElementsAre("pad_head", "x"));
   EXPECT_THAT(run.calibration.text.source, ElementsAre("one.jsonl.gz", "two #2.npy"));
   EXPECT_EQ(run.calibration.text.field, "content");
   EXPECT_EQ(run.calibration.samples, 7);

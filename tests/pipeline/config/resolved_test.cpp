@@ -16,7 +16,7 @@ TEST(Resolved, JsonIsComplete) {
   const json resolved = resolved_json(
       parse(run_text("quantize: {bits: 3, rules: [{match: 'a\\.b', bits: 8}]}\n")).run);
   EXPECT_EQ(resolved, json::parse(R"({
-    "model": {"path": "models/m"},
+    "model": {"path": "models/m", "ignore_fields": []},
     "calibration": {"source": ["text.txt"], "field": "text", "samples": 128,
                     "sequence_length": 2048, "seed": 0, "micro_batch": 4, "sampling": "random",
                     "max_characters": 0, "bos": "auto"},
@@ -38,9 +38,10 @@ TEST(Resolved, IdentityHoldsWhatDecidesTheCodes) {
   };
   const json plain = identity({});
   for (const char* same :
-       {"model.path=b", "calibration.source=[x, y]", "output.path=p", "output.shard_size=1GB",
-        "output.format=dequantized", "evaluate.source=e", "run.directory=d", "run.threads=7",
-        "run.log_level=debug", "run.ignore_numerics=true", "run.save_activations=2"}) {
+       {"model.path=b", "model.ignore_fields=[f]", "calibration.source=[x, y]", "output.path=p",
+        "output.shard_size=1GB", "output.format=dequantized", "evaluate.source=e",
+        "run.directory=d", "run.threads=7", "run.log_level=debug", "run.ignore_numerics=true",
+        "run.save_activations=2"}) {
     EXPECT_EQ(identity({same}), plain) << same;
   }
   for (const char* other :

@@ -2,10 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/resource.h>
 
 #include <cerrno>
+#include <csignal>
 #include <fstream>
 #include <set>
 #include <stdexcept>
