@@ -46,7 +46,8 @@ nlohmann::json module_rows(const RunContext& context) {
   for (const BundleUnit* bundle : context.plan.stored_bundles()) {
     const auto stored = context.store.read(bundle->name);
     if (!stored) continue;
-    for (const auto& row : nlohmann::json::parse(stored->attributes).at("modules")) {
+    const nlohmann::json attributes = nlohmann::json::parse(stored->attributes);
+    for (const auto& row : attributes.at("modules")) {
       rows.push_back(row);
     }
   }

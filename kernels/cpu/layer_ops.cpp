@@ -1,6 +1,7 @@
 #include "kernels/cpu/layer_ops.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/cpu/convert.h"

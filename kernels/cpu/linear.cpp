@@ -1,6 +1,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/convert.h"

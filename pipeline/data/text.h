@@ -10,9 +10,8 @@
 
 namespace quern {
 
-/// The documents of a text configuration as valid UTF-8, in order. A file is streamed: what is not
-/// asked for is not read. With max_characters, the text that ends is the one of all documents
-/// joined by "\n\n".
+/// The documents of a text configuration as valid UTF-8, in order. Files are streamed: what is not
+/// asked for is not read. max_characters counts over all documents joined by kDocumentSeparator.
 class Documents {
  public:
   explicit Documents(const TextConfig& config);

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <span>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "pipeline/data/sampling.h"

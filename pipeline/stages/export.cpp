@@ -117,7 +117,8 @@ std::map<std::string, std::string> gather_sums(Session& session, const nlohmann:
   std::map<std::string, std::string> sums;
   for (const auto& part : session.communicator->gather(std::as_bytes(std::span(text)), 0)) {
     const char* begin = reinterpret_cast<const char*>(part.data());
-    for (const auto& [name, hash] : nlohmann::json::parse(begin, begin + part.size()).items()) {
+    const nlohmann::json shards = nlohmann::json::parse(begin, begin + part.size());
+    for (const auto& [name, hash] : shards.items()) {
       sums[name] = hash;
     }
   }
