@@ -49,6 +49,7 @@ void Activations::save(std::int64_t layer) {
     for (std::size_t i = 0; i < states_.size(); ++i) {
       const auto m = static_cast<std::size_t>(
           batches_.of_round(static_cast<std::int64_t>(i), session.rank(), session.ranks()));
+      if (context_.store.contains(all[m])) continue;  // restored from there
       Bundle bundle{"{}", {}};
       bundle.arrays["residual"] = session.backend->memory().to_host(states_[i].residual.view());
       written.push_back(context_.store.write(all[m], bundle));

@@ -49,7 +49,7 @@ nlohmann::json make_identity(const RunFile& config, const OpenModel& model,
 }
 
 bool settle_identity(const std::filesystem::path& directory, const nlohmann::json& identity,
-                     const RunConfig& config) {
+                     const RunConfig& config, const CommitHook& hook) {
   const std::filesystem::path path = directory / "identity.json";
   const bool there = std::filesystem::exists(path);
   if (there && config.resume == Resume::never) {
@@ -63,7 +63,7 @@ bool settle_identity(const std::filesystem::path& directory, const nlohmann::jso
         fmt::format("run.resume: 'required', but {} holds no earlier run", directory.string()));
   }
   if (!there) {
-    write_text_file(path, identity.dump(2) + "\n");
+    write_text_file(path, identity.dump(2) + "\n", hook);
     return false;
   }
   nlohmann::json then = read_json_file(path);

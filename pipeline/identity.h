@@ -6,6 +6,7 @@
 
 #include "pipeline/config/run_config.h"
 #include "pipeline/model/weight_source.h"
+#include "workers/files/commit_hook.h"
 
 namespace quern {
 
@@ -19,7 +20,7 @@ nlohmann::json make_identity(const RunFile& config, const OpenModel& model,
 /// ConfigError listing what differs (key: then, now), or when `resume` forbids or requires an
 /// earlier run. Different numerics pass with run.ignore_numerics. Returns true on a resume.
 bool settle_identity(const std::filesystem::path& directory, const nlohmann::json& identity,
-                     const RunConfig& config);
+                     const RunConfig& config, const CommitHook& hook = {});
 
 /// The same plus what is needed to reproduce an export: provenance.json of an output folder.
 nlohmann::json make_provenance(const nlohmann::json& identity, OutputFormat format);

@@ -145,7 +145,9 @@ void QuantizeFlow::process_layer(const LayerUnit& unit) {
     if (index + 1 < layers.size()) loader_.prefetch(layers[index + 1].tensors);
   }
   if (!activations_) {
-    solve_missing(unit, {0, 0, groups(unit).front().bundles}, weights, nullptr);
+    Group all;
+    for (const BundleUnit& bundle : unit.bundles) all.bundles.push_back(&bundle);
+    solve_missing(unit, all, weights, nullptr);
     return;
   }
   const auto block =

@@ -39,7 +39,6 @@ class QuantizeFlow {
   std::int64_t start_activations(std::int64_t first_open);
   void replay_layer(std::int64_t layer);
   void process_layer(const LayerUnit& unit);
-  void process_without_activations(const LayerUnit& unit);
   void process_group(const LayerUnit& unit, const Group& group, LayerWeights& weights,
                      DecoderBlock& block);
   void solve_missing(const LayerUnit& unit, const Group& group, const LayerWeights& weights,

@@ -105,17 +105,71 @@ MicroBatches required_evaluation_batches(Session& session, const RunFile& config
   return std::move(*batches);
 }
 
-void log_start(const Session& session, const RunFile& config, const OpenModel& model,
-               const Plan& plan, bool resumed) {
-  if (!session.is_root()) return;
-  const ModelGeometry& geometry = model.graph.geometry;
+/// What a run reads before it does anything: every mistake in it is found here.
+struct Inputs {
+  OpenModel model;
+  Plan plan;
+  std::optional<MicroBatches> calibration;  ///< absent for a method without statistics
+  std::string calibration_hash;
+  std::optional<MicroBatches> evaluation;
+};
+
+Inputs read_inputs(Session& session, const RunFile& config, Stopwatch& watch) {
+  Inputs inputs;
+  {
+    const auto lap = watch.lap("open");
+    inputs.model = open_on_all_ranks(session, config, config.model.path);
+  }
+  run_agreed(session, [&] { inputs.plan = make_plan(inputs.model.graph, config); });
+  const auto lap = watch.lap("tokenize");
+  inputs.calibration = calibration_batches(session, config, inputs.model, inputs.calibration_hash);
+  inputs.evaluation = evaluation_batches(session, config, inputs.model);
+  return inputs;
+}
+
+/// Collective: throws unless the output folder is free and the disks will hold what is coming.
+void check_places(Session& session, const RunFile& config, const Inputs& inputs,
+                  const nlohmann::json& provenance) {
+  run_agreed(session, [&] {
+    if (!session.is_root()) return;
+    check_output_folder(config.output.path, provenance);
+    const Estimate predicted = estimate(inputs.model.graph, inputs.plan, config, session.ranks());
+    check_space(config.run.directory, predicted.state_bytes, "the state of the run");
+    check_space(config.output.path, predicted.output_bytes, "the exported model");
+  });
+}
+
+void log_start(const Session& session, const RunFile& config, const Inputs& inputs, bool resumed) {
+  const ModelGeometry& geometry = inputs.model.graph.geometry;
   session.log->info("{} {}: '{}', {} layers, hidden {}; {} rank{}, {}",
-                    resumed ? "resuming" : "quantizing", model.folder.string(), geometry.model_type,
-                    geometry.layers, geometry.hidden, session.ranks(),
+                    resumed ? "resuming" : "quantizing", inputs.model.folder.string(),
+                    geometry.model_type, geometry.layers, geometry.hidden, session.ranks(),
                     session.ranks() == 1 ? "" : "s", session.backend->numerics());
   session.log->info("run directory {}, output {}", config.run.directory.string(),
                     config.output.path.string());
-  for (const std::string& warning : plan.warnings) session.log->warn("{}", warning);
+  for (const std::string& warning : inputs.plan.warnings) session.log->warn("{}", warning);
+}
+
+/// Collective: the store of a held directory whose identity is this run's.
+std::unique_ptr<StateStore> open_store(Session& session, const RunFile& config,
+                                       const Inputs& inputs, const nlohmann::json& identity) {
+  run_agreed(session, [&] {
+    if (!session.is_root()) return;
+    const bool resumed =
+        settle_identity(config.run.directory, identity, config.run, session.commit_hook);
+    write_plan_file(config.run.directory, inputs.plan, session.commit_hook);
+    log_start(session, config, inputs, resumed);
+  });
+  std::unique_ptr<StateStore> store;
+  run_agreed(session, [&] {
+    store = std::make_unique<StateStore>(config.run.directory, session.commit_hook);
+    if (session.is_root() && store->ignored_journal_bytes() > 0) {
+      session.log->warn(
+          "the journal ends in {} bytes that do not count; what they named is done again",
+          store->ignored_journal_bytes());
+    }
+  });
+  return store;
 }
 
 /// Evaluation of the original and of the exported model.
@@ -130,15 +184,19 @@ void evaluate_both(RunContext& context, const MicroBatches& batches, RunOutcome&
   outcome.after = evaluate_perplexity(session, output.graph, *output.weights, batches);
 }
 
-void write_report(RunContext& context, const RunOutcome& outcome, std::string& summary) {
+/// report.json and report.html; the summary on rank 0.
+std::string write_report(RunContext& context, const RunOutcome& outcome) {
+  std::string summary;
   const nlohmann::json report = make_report(context, outcome);
   run_agreed(context.session, [&] {
     if (!context.session.is_root()) return;
     const fs::path& directory = context.config.run.directory;
-    write_text_file(directory / "report.json", report.dump(2) + "\n");
-    write_text_file(directory / "report.html", report_html(report));
+    const CommitHook& hook = context.session.commit_hook;
+    write_text_file(directory / "report.json", report.dump(2) + "\n", hook);
+    write_text_file(directory / "report.html", report_html(report), hook);
     summary = report_summary(report, directory);
   });
+  return summary;
 }
 
 void require_verified(Session& session, const VerifyResult& result, const fs::path& folder) {
@@ -154,18 +212,17 @@ void require_verified(Session& session, const VerifyResult& result, const fs::pa
 }
 
 /// Everything between the held directory and the report.
-RunOutcome work(RunContext& context, const std::optional<MicroBatches>& calibration,
-                const std::optional<MicroBatches>& evaluation, const nlohmann::json& provenance,
+RunOutcome work(RunContext& context, const Inputs& inputs, const nlohmann::json& provenance,
                 Progress& progress) {
   RunOutcome outcome;
-  QuantizeFlow(context, calibration ? &*calibration : nullptr, progress).run();
+  QuantizeFlow(context, inputs.calibration ? &*inputs.calibration : nullptr, progress).run();
   stop_if_asked(context);
   outcome.exported = export_model(context, provenance);
   stop_if_asked(context);
   outcome.verified = verify_output(context);
   require_verified(context.session, outcome.verified, context.config.output.path);
   stop_if_asked(context);
-  if (evaluation) evaluate_both(context, *evaluation, outcome);
+  if (inputs.evaluation) evaluate_both(context, *inputs.evaluation, outcome);
   return outcome;
 }
 
@@ -195,49 +252,19 @@ FinishedRun open_finished(Session& session, const RunFile& config) {
 std::string run_quantize(Session& session, const RunFile& config, const RunnerOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   Stopwatch watch;
-  OpenModel model;
-  {
-    const auto lap = watch.lap("open");
-    model = open_on_all_ranks(session, config, config.model.path);
-  }
-  Plan plan;
-  run_agreed(session, [&] { plan = make_plan(model.graph, config); });
-  std::string hash;
-  std::optional<MicroBatches> calibration;
-  std::optional<MicroBatches> evaluation;
-  {
-    const auto lap = watch.lap("tokenize");
-    calibration = calibration_batches(session, config, model, hash);
-    evaluation = evaluation_batches(session, config, model);
-  }
-  const nlohmann::json identity = make_identity(config, model, hash, session.backend->numerics());
+  const Inputs inputs = read_inputs(session, config, watch);
+  const nlohmann::json identity =
+      make_identity(config, inputs.model, inputs.calibration_hash, session.backend->numerics());
   const nlohmann::json provenance = make_provenance(identity, config.output.format);
-  run_agreed(session, [&] {
-    if (!session.is_root()) return;
-    check_output_folder(config.output.path, provenance);
-    const Estimate predicted = estimate(model.graph, plan, config, session.ranks());
-    check_space(config.run.directory, predicted.state_bytes, "the state of the run");
-    check_space(config.output.path, predicted.output_bytes, "the exported model");
-  });
+  check_places(session, config, inputs, provenance);
   const HeldDirectory held(session, config);
-  bool resumed = false;
-  std::unique_ptr<StateStore> store;
-  run_agreed(session, [&] {
-    if (!session.is_root()) return;
-    resumed = settle_identity(config.run.directory, identity, config.run);
-    write_plan_file(config.run.directory, plan);
-  });
-  run_agreed(session, [&] {
-    store = std::make_unique<StateStore>(config.run.directory, session.commit_hook);
-  });
-  RunContext context{session, config, model, plan, *store, watch, options.stop_requested};
-  log_start(session, config, model, plan, resumed);
+  const std::unique_ptr<StateStore> store = open_store(session, config, inputs, identity);
+  RunContext context{session, config, inputs.model,          inputs.plan,
+                     *store,  watch,  options.stop_requested};
   Progress progress(session.log, {.enabled = session.is_root(), .terminal = options.terminal});
-  RunOutcome outcome = work(context, calibration, evaluation, provenance, progress);
+  RunOutcome outcome = work(context, inputs, provenance, progress);
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::string summary;
-  write_report(context, outcome, summary);
-  return summary;
+  return write_report(context, outcome);
 }
 
 Perplexity run_evaluate(Session& session, const RunFile& config, Subject subject) {

@@ -14,11 +14,11 @@ namespace quern {
 
 namespace fs = std::filesystem;
 
-void write_plan_file(const fs::path& directory, const Plan& plan) {
+void write_plan_file(const fs::path& directory, const Plan& plan, const CommitHook& hook) {
   nlohmann::json bundles = nlohmann::json::array();
   for (const BundleUnit* bundle : plan.stored_bundles()) bundles.push_back(bundle->name);
   const nlohmann::json file = {{"layers", plan.layers.size()}, {"bundles", bundles}};
-  write_text_file(directory / "plan.json", file.dump(1) + "\n");
+  write_text_file(directory / "plan.json", file.dump(1) + "\n", hook);
 }
 
 nlohmann::json run_status(const fs::path& directory) {

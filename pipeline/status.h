@@ -5,11 +5,13 @@
 #include <string>
 
 #include "pipeline/plan.h"
+#include "workers/files/commit_hook.h"
 
 namespace quern {
 
 /// Writes plan.json: the names of what a run will commit, for `status` to count against.
-void write_plan_file(const std::filesystem::path& directory, const Plan& plan);
+void write_plan_file(const std::filesystem::path& directory, const Plan& plan,
+                     const CommitHook& hook = {});
 
 /// State of a run directory from journal, plan.json and heartbeat, while the run lives and after it
 /// died; changes nothing. {state: running | stopped | finished, committed, total, layer, activity,

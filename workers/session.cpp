@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "workers/comm/mpi_environment.h"
 
 namespace quern {
@@ -39,6 +41,7 @@ Session make_session(MpiEnvironment* mpi, std::shared_ptr<spdlog::logger> log,
   session.heartbeat = std::make_shared<Heartbeat>();
   Watchdog::Options watch;
   watch.silence = options.silence;
+  watch.interval = std::min(watch.interval, watch.silence / 4);
   watch.on_beat = [heartbeat = session.heartbeat] { heartbeat->beat(); };
   watch.on_lost_rank = [logger = session.log](std::string_view message) {
     logger->critical("{}; the job ends, run the same command to resume", message);

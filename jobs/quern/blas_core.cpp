@@ -2,19 +2,26 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <fstream>
+#include <string>
 
 namespace quern {
 namespace {
 
+/// All the instruction sets that the AVX-512 kernels use, by the kernel's list of the processor's.
 bool has_avx512() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512cd");
-#else
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("flags")) continue;
+    line += ' ';
+    return std::ranges::all_of(
+        std::array{" avx512f ", " avx512dq ", " avx512bw ", " avx512vl ", " avx512cd "},
+        [&](const char* flag) { return line.find(flag) != std::string::npos; });
+  }
   return false;
-#endif
 }
 
 }  // namespace

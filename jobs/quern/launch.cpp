@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <array>
 #include <csignal>
@@ -43,6 +44,15 @@ bool launched_by_mpi() {
   return false;
 }
 
+/// Of the processes of an MPI job, the first one; a process outside of MPI always.
+bool is_first_process() {
+  constexpr std::array names = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
+  for (const char* name : names) {
+    if (const char* rank = std::getenv(name)) return std::string_view(rank) == "0";
+  }
+  return true;
+}
+
 int threads_per_rank(const RunConfig& config, int ranks_on_host) {
   if (config.threads > 0) return config.threads;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_on_host);
@@ -64,7 +74,9 @@ spdlog::level::level_enum level_of(LogLevel level) {
 std::shared_ptr<spdlog::logger> make_log(int rank, int ranks, LogLevel level) {
   auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
   sink->set_pattern(ranks > 1 ? fmt::format("%H:%M:%S rank {} %l: %v", rank) : "%H:%M:%S %l: %v");
-  sink->set_level(rank == 0 ? level_of(level) : spdlog::level::warn);
+  // A terminal shows the progress line instead; the log file has everything.
+  const bool quiet = rank != 0 || isatty(STDERR_FILENO) != 0;
+  sink->set_level(quiet ? std::max(level_of(level), spdlog::level::warn) : level_of(level));
   auto log = std::make_shared<spdlog::logger>("quern", sink);
   log->set_level(level_of(level));
   log->flush_on(spdlog::level::info);
@@ -75,24 +87,38 @@ std::shared_ptr<spdlog::logger> make_log(int rank, int ranks, LogLevel level) {
 std::string shared_run_file(MpiEnvironment& mpi, const std::string& path) {
   const auto backend = make_cpu_backend(1);
   const auto communicator = mpi.make_communicator(backend->memory(), std::chrono::seconds(600));
-  std::string text = "0";
+  constexpr char kGood = '1';
+  constexpr char kBad = '0';
+  std::string text(1, kGood);
   if (mpi.rank() == 0) {
     try {
-      text = "1" + read_run_file(path);
+      text += read_run_file(path);
     } catch (const Error& error) {
-      text = fmt::format("0{}", error.what());
+      text.assign(1, kBad).append(error.what());
     }
   }
   const auto sent = std::as_bytes(std::span(text));
   const auto received = broadcast_message(*communicator, {sent.begin(), sent.end()}, 0);
   text.assign(reinterpret_cast<const char*>(received.data()), received.size());
-  if (text.front() == '0') throw ConfigError(text.substr(1));
+  if (text.front() == kBad) throw ConfigError(text.substr(1));
   return text.substr(1);
 }
 
 void report_error(const std::string& message, ExitCode code) {
   fmt::print(stderr, "quern: {}: {}\n", code == ExitCode::interrupted ? "stopped" : "error",
              message);
+}
+
+/// Exit code of `body`; what it throws is reported by the processes that speak.
+int caught(const std::function<void()>& body, bool speaks) {
+  try {
+    body();
+    return static_cast<int>(ExitCode::done);
+  } catch (...) {
+    const auto [message, code] = describe_exception();
+    if (speaks) report_error(message, code);
+    return static_cast<int>(code);
+  }
 }
 
 /// The part of launch() that holds a session.
@@ -140,14 +166,7 @@ std::string read_run_file(const std::string& path) {
 }
 
 int guarded(const std::function<void()>& body) {
-  try {
-    body();
-    return static_cast<int>(ExitCode::done);
-  } catch (...) {
-    const auto [message, code] = describe_exception();
-    report_error(message, code);
-    return static_cast<int>(code);
-  }
+  return caught(body, is_first_process());
 }
 
 int launch(const RunFileOptions& options, const CommitHook& hook,
@@ -155,7 +174,7 @@ int launch(const RunFileOptions& options, const CommitHook& hook,
   install_signals();
   if (!launched_by_mpi()) return run_session(nullptr, options, hook, body);
   std::optional<MpiEnvironment> mpi;
-  const int failed = guarded([&] { mpi.emplace(); });
+  const int failed = caught([&] { mpi.emplace(); }, true);
   return failed != 0 ? failed : run_session(&*mpi, options, hook, body);
 }
 

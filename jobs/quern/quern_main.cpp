@@ -1,9 +1,26 @@
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 
 #include "jobs/quern/commands.h"
+#include "jobs/quern/launch.h"
 #include "kernels/core/error.h"
 
 namespace quern {
+namespace {
+
+/// Help and version go to standard output; a mistake is reported like every other.
+int answer(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  std::string program = "quern";
+  for (const CLI::App* command : app.get_subcommands()) program += " " + command->get_name();
+  return guarded([&] {
+    throw ConfigError(
+        fmt::format("command line: {}; see '{} --help'", error.what(), program));
+  });
+}
+
+}  // namespace
 
 int quern_main(int argc, char** argv, const CommitHook& hook) {
   CLI::App app{
@@ -26,8 +43,7 @@ int quern_main(int argc, char** argv, const CommitHook& hook) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? 0 : static_cast<int>(ExitCode::usage);
+    return answer(app, error);
   }
   return context.exit_code;
 }

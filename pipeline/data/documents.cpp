@@ -20,8 +20,9 @@ namespace fs = std::filesystem;
 constexpr std::size_t kChunkBytes = 1 << 20;
 
 std::ifstream open_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file || fs::is_directory(path)) {
+  std::ifstream file;
+  if (fs::is_regular_file(path)) file.open(path, std::ios::binary);  // a FIFO would wait
+  if (!file.is_open()) {
     throw InputError(
         fmt::format("{}: cannot be opened: {}", path.string(),
                     fs::exists(path) ? "no permission or not a file" : "no such file"));

@@ -113,7 +113,8 @@ nlohmann::ordered_json gptq_dynamic(const ModelGraph& graph, const QuantizeConfi
   }
   nlohmann::ordered_json dynamic = nlohmann::ordered_json::object();
   for (const Entry& entry : entries) {
-    dynamic[(entry.skip ? "-:" : "+:") + entry.expression] = entry.overrides;
+    const std::string key = (entry.skip ? "-:" : "+:") + entry.expression;
+    if (!dynamic.contains(key)) dynamic[key] = entry.overrides;  // of equal ones the first counts
   }
   return dynamic;
 }

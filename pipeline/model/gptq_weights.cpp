@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <regex>
 
 #include "kernels/core/error.h"
 #include "pipeline/model/packed_codes.h"
@@ -44,6 +43,34 @@ void check_shapes(const GptqTensors& tensors, int bits, const std::string& modul
   }
 }
 
+int read_bits(const nlohmann::ordered_json& config, std::string_view where) {
+  const auto bits = config.find("bits");
+  if (bits != config.end() && bits->is_number_integer() && *bits >= 2 && *bits <= 8) return *bits;
+  throw InputError(fmt::format("{}: bits is {}; expected 2 to 8", where,
+                               bits == config.end() ? "missing" : bits->dump()));
+}
+
+/// Empty where the field is absent or no string.
+std::string text_of(const nlohmann::ordered_json& config, const char* key) {
+  const auto field = config.find(key);
+  return field != config.end() && field->is_string() ? field->get<std::string>() : std::string();
+}
+
+/// Types and shapes of a packed module's tensors, without reading them; the words follow from the
+/// bits and are checked when they are decoded.
+void check_packed(const TensorNode& node, const TensorSource& source, const std::string& module) {
+  for (const char* part : kPackedParts) source.entry(module + "." + part);
+  const Shape& scales = source.entry(module + ".scales").shape;
+  const Shape& g_idx = source.entry(module + ".g_idx").shape;
+  const bool fits = node.shape.rank() == 2 && scales.rank() == 2 && scales[1] == node.shape[0] &&
+                    g_idx == Shape{node.shape[1]};
+  if (fits) return;
+  throw InputError(fmt::format(
+      "{}: module '{}' is packed with scales {} and g_idx {}; config.json calls for a "
+      "weight of shape {}",
+      source.folder().string(), module, scales.text(), g_idx.text(), node.shape.text()));
+}
+
 }  // namespace
 
 HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
@@ -67,11 +94,33 @@ HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_off
   return decode_grid({tensors.qweight, tensors.scales, zeros, tensors.g_idx, bits});
 }
 
+GptqWeights::Override GptqWeights::read_override(const std::string& key,
+                                                 const nlohmann::ordered_json& value,
+                                                 int default_bits, std::string_view origin) {
+  const std::string where = fmt::format("{}: dynamic '{}'", origin, key);
+  if (!value.is_object()) {
+    throw InputError(fmt::format("{} is {}; expected an object", where, value.dump()));
+  }
+  const bool skip = key.starts_with("-:");
+  const std::string expression = skip || key.starts_with("+:") ? key.substr(2) : key;
+  const int bits = value.contains("bits") ? read_bits(value, where) : default_bits;
+  try {
+    return {std::regex(expression), skip, bits};
+  } catch (const std::regex_error& error) {
+    throw InputError(
+        fmt::format("{}: not a regular expression that can be used here: {}", where, error.what()));
+  }
+}
+
 GptqWeights::GptqWeights(const TensorSource& source, const nlohmann::ordered_json& config,
                          std::string_view origin)
     : source_(source) {
-  const std::string method = config.value("quant_method", "");
-  const std::string format = config.value("checkpoint_format", config.value("format", ""));
+  if (!config.is_object()) {
+    throw InputError(fmt::format("{}: is {}; expected an object", origin, config.type_name()));
+  }
+  const std::string method = text_of(config, "quant_method");
+  const char* key = config.contains("checkpoint_format") ? "checkpoint_format" : "format";
+  const std::string format = text_of(config, key);
   if (method != "gptq" || (format != "gptq" && format != "gptq_v2")) {
     throw InputError(
         fmt::format("{}: quant_method '{}', checkpoint_format '{}'; a quantized model "
@@ -79,17 +128,16 @@ GptqWeights::GptqWeights(const TensorSource& source, const nlohmann::ordered_jso
                     "the unquantized model instead",
                     origin, method, format));
   }
-  bits_ = config.value("bits", 0);
-  if (bits_ < 2 || bits_ > 8) {
-    throw InputError(fmt::format("{}: bits is {}; expected 2 to 8", origin, bits_));
-  }
+  bits_ = read_bits(config, origin);
   stored_zero_offset_ = format == "gptq" ? 1 : 0;
   const auto dynamic = config.find("dynamic");
   if (dynamic == config.end() || dynamic->is_null()) return;
-  for (const auto& [key, value] : dynamic->items()) {
-    Override entry{key, key.starts_with("-:"), value.value("bits", bits_)};
-    if (key.starts_with("-:") || key.starts_with("+:")) entry.expression = key.substr(2);
-    overrides_.push_back(std::move(entry));
+  if (!dynamic->is_object()) {
+    throw InputError(fmt::format("{}: dynamic is {}; expected an object of expressions", origin,
+                                 dynamic->type_name()));
+  }
+  for (const auto& [expression, value] : dynamic->items()) {
+    overrides_.push_back(read_override(expression, value, bits_, origin));
   }
 }
 
@@ -100,8 +148,8 @@ bool GptqWeights::is_packed(const std::string& module) const {
 int GptqWeights::bits_of(const std::string& module) const {
   for (const bool negative : {true, false}) {
     for (const Override& entry : overrides_) {
-      if (entry.skip == negative && std::regex_search(module, std::regex(entry.expression),
-                                                      std::regex_constants::match_continuous)) {
+      if (entry.skip == negative &&
+          std::regex_search(module, entry.expression, std::regex_constants::match_continuous)) {
         return entry.bits;
       }
     }
@@ -134,7 +182,7 @@ void check_gptq_checkpoint(const ModelGraph& graph, const TensorSource& source,
   for (const TensorNode* node : nodes) {
     const std::string module = node->name.substr(0, node->name.rfind('.'));
     if (node->part == Part::weight && weights.is_packed(module)) {
-      for (const char* part : kPackedParts) source.entry(module + "." + part);
+      check_packed(*node, source, module);
       continue;
     }
     const TensorEntry& entry = source.entry(node->name);

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pipeline/model/weight_source.h"
 
@@ -37,13 +39,15 @@ class GptqWeights final : public WeightSource {
   bool is_packed(const std::string& module) const;
 
  private:
-  int bits_of(const std::string& module) const;
-
   struct Override {
-    std::string expression;
+    std::regex expression;
     bool skip = false;
     int bits = 0;
   };
+
+  static Override read_override(const std::string& key, const nlohmann::ordered_json& value,
+                                int default_bits, std::string_view origin);
+  int bits_of(const std::string& module) const;
 
   const TensorSource& source_;
   int bits_ = 4;

@@ -19,9 +19,14 @@ InputError read_error(const std::filesystem::path& path, int error) {
 
 template <typename Bytes>
 Bytes read_whole(const std::filesystem::path& path) {
-  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Without O_NONBLOCK a FIFO would wait for a writer.
+  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
   if (!descriptor || fstat(descriptor.get(), &status) != 0) throw read_error(path, errno);
+  if (!S_ISREG(status.st_mode)) {
+    throw InputError(fmt::format("read {}: it is {}; expected a regular file", path.string(),
+                                 S_ISDIR(status.st_mode) ? "a directory" : "not a file"));
+  }
   // One byte more than the size, so that a whole file ends without growing the buffer.
   Bytes contents(static_cast<std::size_t>(status.st_size) + 1, typename Bytes::value_type{});
   std::size_t length = 0;

@@ -1,0 +1,82 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/e2e/run_folder.h"
+
+namespace quern::test {
+namespace {
+
+using Hashes = std::map<std::string, std::string>;
+
+struct Variant {
+  std::string name;
+  Command settings;
+};
+
+std::string name_of(const testing::TestParamInfo<Variant>& info) {
+  return info.param.name;
+}
+
+const std::filesystem::path kModel = source_dir() / "tests/data/llama3m";
+
+class SameBytes : public testing::TestWithParam<Variant> {};
+
+TEST_P(SameBytes, OnOneAndThreeRanks) {
+  const Hashes one = undisturbed_output(kModel, 1, GetParam().settings);
+  ASSERT_THAT(one, testing::Contains(testing::Key("SHA256SUMS")));
+  EXPECT_EQ(undisturbed_output(kModel, 3, GetParam().settings), one);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Variants, SameBytes,
+    testing::Values(Variant{"AllOfALayerAtOnce", {"quantize.true_sequential=false"}},
+                    Variant{"OriginalPropagation", {"quantize.propagation=original"}},
+                    Variant{"RoundToNearest", {"quantize.method=rtn"}},
+                    Variant{
+                        "AsymmetricFullOrder",
+                        {"quantize.symmetric=false", "quantize.act_order=full", "quantize.bits=3"}},
+                    Variant{"Dequantized", {"output.format=dequantized", "quantize.bits=5"}},
+                    Variant{"HeadRulesAndSearch",
+                            {"quantize.lm_head=true", "quantize.scale_search=weighted",
+                             "quantize.act_order=group_aware",
+                             "quantize.rules=[{match: '.*layers\\.1\\..*', bits: 8}, "
+                             "{match: '.*layers\\.2\\.mlp.*', skip: true}]"}}),
+    name_of);
+
+TEST(Determinism, OnOneToFourRanksAndAnyThreads) {
+  const Hashes one = undisturbed_output(kModel, 1);
+  EXPECT_THAT(one, testing::Contains(testing::Key("model-00002-of-00003.safetensors")));
+  EXPECT_EQ(undisturbed_output(kModel, 1, {"run.threads=2"}), one);
+  for (const int ranks : {2, 3, 4}) {
+    SCOPED_TRACE(testing::Message() << ranks << " ranks");
+    EXPECT_EQ(undisturbed_output(kModel, ranks), one);
+  }
+}
+
+TEST(Determinism, WhateverTheMicroBatchesLeaveToEachRank) {
+  // Five sequences in micro-batches of three: the last is short, and ranks 2 and 3 get none.
+  const Command settings = {"calibration.samples=5", "calibration.micro_batch=3"};
+  const Hashes one = undisturbed_output(kModel, 1, settings);
+  EXPECT_EQ(undisturbed_output(kModel, 4, settings), one);
+}
+
+TEST(Determinism, WithGroupedQueriesAndASlidingWindow) {
+  if (shared_dir().empty()) GTEST_SKIP() << kNoShared;
+  const std::filesystem::path model = shared_dir() / "models/mistral9m";
+  // Longer than the window of 256.
+  const Command settings = {"calibration.samples=4", "calibration.sequence_length=300"};
+  const Hashes one = undisturbed_output(model, 1, settings);
+  ASSERT_THAT(one, testing::Contains(testing::Key("SHA256SUMS")));
+  EXPECT_EQ(undisturbed_output(model, 3, settings + Command{"run.threads=2"}), one);
+}
+
+TEST(Determinism, ButOtherSeedsAndBitsDiffer) {
+  const Hashes one = undisturbed_output(kModel, 1, {"output.shard_size=5GB"});
+  for (const char* setting : {"calibration.seed=1", "quantize.bits=3"}) {
+    const Hashes other = undisturbed_output(kModel, 1, {"output.shard_size=5GB", setting});
+    EXPECT_NE(other.at("model.safetensors"), one.at("model.safetensors")) << setting;
+  }
+}
+
+}  // namespace
+}  // namespace quern::test

@@ -1,0 +1,88 @@
+#include "tests/e2e/kill_check.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+namespace quern::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// "before rename .../bundle-03.h5" -> "before rename .h5": digits and folders do not matter.
+std::string kind_of(const std::string& step) {
+  const std::size_t slash = step.rfind('/');
+  std::string name = step.substr(slash + 1);
+  std::erase_if(name, [](char letter) { return letter >= '0' && letter <= '9'; });
+  return step.substr(0, step.find('/')) + name;
+}
+
+}  // namespace
+
+KillCheck::KillCheck() {
+  const RunFolder run(model());
+  const fs::path file = run.path() / "steps";
+  const Command listed = {"--steps", file.string()};
+  const ProcessResult result = run_process(quern_stepper(1, {}, listed + run.quantize()));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  reference_ = run.output_hashes();
+  EXPECT_TRUE(reference_.contains("SHA256SUMS"));
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) steps_.push_back(line);
+}
+
+void KillCheck::kill_and_resume(int step, int ranks, int resume_ranks) const {
+  SCOPED_TRACE(testing::Message() << "killed at step " << step << " of rank " << ranks - 1
+                                  << (ranks == 1
+                                          ? ": " + steps_.at(static_cast<std::size_t>(step) - 1)
+                                          : ""));
+  const RunFolder run(model());
+  const StepSignal at{.step = step, .signal = SIGKILL, .rank = ranks - 1};
+  const ProcessResult killed = run_process(quern_stepper(ranks, at, run.quantize()));
+  if (ranks == 1) {
+    ASSERT_EQ(killed.signal, SIGKILL) << killed.err;
+  } else {
+    ASSERT_NE(killed.exit_code, 0) << "the step was not reached";
+    ASSERT_FALSE(killed.timed_out) << killed.err;
+  }
+  expect_sound(run);
+  expect_resumed(run, resume_ranks);
+}
+
+void KillCheck::expect_sound(const RunFolder& run) const {
+  if (fs::exists(run.output())) {
+    EXPECT_EQ(run.output_hashes(), reference_);
+  }
+  const ProcessResult status =
+      run_process(quern(1, {"status", run.directory().string(), "--json"}));
+  if (!fs::exists(run.directory() / "plan.json")) {
+    EXPECT_EQ(status.exit_code, 65) << status.err;
+    return;
+  }
+  ASSERT_EQ(status.exit_code, 0) << status.err;
+  const nlohmann::json state = nlohmann::json::parse(status.out);
+  EXPECT_EQ(state.at("state"),
+            fs::exists(run.directory() / "report.json") ? "finished" : "stopped");
+  EXPECT_LE(state.at("committed").get<std::size_t>(), bundle_files(run.directory()).size());
+}
+
+void KillCheck::expect_resumed(const RunFolder& run, int ranks) const {
+  run.finish(ranks);
+  EXPECT_EQ(run.output_hashes(), reference_);
+  EXPECT_FALSE(fs::exists(run.output().string() + ".partial"));
+}
+
+std::vector<int> telling_steps(const std::vector<std::string>& steps, int stride) {
+  std::vector<int> chosen;
+  std::set<std::string> kinds;
+  for (int number = 1; number <= static_cast<int>(steps.size()); ++number) {
+    const bool new_kind = kinds.insert(kind_of(steps[static_cast<std::size_t>(number) - 1])).second;
+    if (new_kind || number % stride == 0) chosen.push_back(number);
+  }
+  return chosen;
+}
+
+}  // namespace quern::test

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <vector>
+
+#include "kernels/core/tensor.h"
+#include "pipeline/config/run_config.h"
+
+namespace quern::test {
+
+inline HostTensor host_matrix(const std::vector<std::vector<float>>& rows) {
+  HostTensor tensor(DType::f32, {static_cast<std::int64_t>(rows.size()),
+                                 static_cast<std::int64_t>(rows.front().size())});
+  std::size_t i = 0;
+  for (const auto& row : rows) {
+    for (const float value : row) tensor.as<float>()[i++] = value;
+  }
+  return tensor;
+}
+
+/// The defaults of a method.
+inline QuantizeConfig config_of(Method method) {
+  QuantizeConfig config;
+  config.method = method;
+  return config;
+}
+
+}  // namespace quern::test
