@@ -6,9 +6,11 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/config/resolved.h"
+#include "workers/comm/mpi_environment.h"
 #include "workers/files/atomic_file.h"
 #include "workers/files/hash.h"
 #include "workers/files/json_file.h"
+#include "workers/store/bundle_file.h"
 
 namespace quern {
 namespace {
@@ -39,11 +41,14 @@ std::string differences(const nlohmann::json& then, const nlohmann::json& now) {
 
 nlohmann::json make_identity(const RunFile& config, const OpenModel& model,
                              const std::string& calibration_hash, const std::string& numerics) {
-  const std::string model_config = read_text_file(model.folder / "config.json");
+  nlohmann::json inputs = {{"checkpoint", model.tensors->fingerprint()}};
+  for (const char* name :
+       {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"}) {
+    const std::filesystem::path path = model.folder / name;
+    if (std::filesystem::exists(path)) inputs[name] = xxh3_file(path);
+  }
   return {{"config", identity_json(config)},
-          {"model",
-           {{"checkpoint", model.tensors->fingerprint()},
-            {"config.json", xxh3_hex(std::as_bytes(std::span(model_config)))}}},
+          {"model", inputs},
           {"calibration_tokens", calibration_hash},
           {"numerics", {{"quern", QUERN_VERSION}, {"backend", numerics}}}};
 }
@@ -67,6 +72,7 @@ bool settle_identity(const std::filesystem::path& directory, const nlohmann::jso
     return false;
   }
   nlohmann::json then = read_json_file(path);
+  if (!then.is_object()) then = nlohmann::json::object();  // then everything differs
   nlohmann::json now = identity;
   if (config.ignore_numerics) {
     then.erase("numerics");
@@ -83,6 +89,7 @@ bool settle_identity(const std::filesystem::path& directory, const nlohmann::jso
 
 nlohmann::json make_provenance(const nlohmann::json& identity, OutputFormat format) {
   nlohmann::json provenance = identity;
+  provenance["libraries"] = {mpi_library_version(), hdf5_library_version()};
   provenance["tool"] = fmt::format("quern {}", QUERN_VERSION);
   provenance["output_format"] = format == OutputFormat::gptq ? "gptq" : "dequantized";
   return provenance;

@@ -70,8 +70,9 @@ LayerUnit make_layer(const ModelGraph& graph, const LayerGraph& layer, const Run
 void warn_about_servers(const BundleUnit& bundle, std::vector<std::string>& warnings) {
   const std::size_t readers = bundle.input.modules.size();
   const auto differs = [&](const PlannedModule& planned) {
-    return planned.grid.bits != bundle.modules.front().grid.bits ||
-           planned.grid.group_size != bundle.modules.front().grid.group_size;
+    const GridSpec& first = bundle.modules.front().grid;
+    return planned.grid.bits != first.bits || planned.grid.group_size != first.group_size ||
+           planned.grid.symmetric != first.symmetric;
   };
   if (!bundle.modules.empty() &&
       (bundle.modules.size() != readers || std::ranges::any_of(bundle.modules, differs))) {
@@ -151,6 +152,7 @@ Plan make_plan(const ModelGraph& graph, const RunFile& config) {
   Plan plan;
   for (const LayerGraph& layer : graph.layers) {
     plan.layers.push_back(make_layer(graph, layer, config));
+    if (config.output.format != OutputFormat::gptq) continue;
     for (const BundleUnit& bundle : plan.layers.back().bundles) {
       warn_about_servers(bundle, plan.warnings);
     }

@@ -218,6 +218,7 @@ void QuantizeFlow::solve_missing(const LayerUnit& unit, const Group& group,
     tasks.push_back(task);
   }
   quantize_.solve(tasks, weights);
+  stop_if_asked(context_);
 }
 
 std::unique_ptr<Calibrate> QuantizeFlow::measure(const Group& group,

@@ -37,11 +37,11 @@ std::vector<JournalEntry> to_entries(const nlohmann::json& rows) {
 }  // namespace
 
 void stop_if_asked(RunContext& context) {
-  if (!any_rank(context.session, context.stop_requested && context.stop_requested())) return;
-  const std::string message = "by a signal, after the unit in hand; run the same command to resume";
-  context.session.leaving_together = true;
-  if (context.session.is_root()) throw Interrupted(message);
-  throw PeerError(ExitCode::interrupted, message);
+  const bool stop = any_rank(context.session, context.stop_requested && context.stop_requested());
+  run_agreed(context.session, [&] {
+    if (!stop) return;
+    throw Interrupted("by a signal, after the unit in hand; run the same command to resume");
+  });
 }
 
 void acknowledge(RunContext& context, const std::vector<JournalEntry>& mine) {

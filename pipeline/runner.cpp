@@ -96,13 +96,13 @@ std::optional<MicroBatches> evaluation_batches(Session& session, const RunFile& 
 
 MicroBatches required_evaluation_batches(Session& session, const RunFile& config,
                                          const OpenModel& model) {
-  auto batches = evaluation_batches(session, config, model);
-  if (!batches) {
+  run_agreed(session, [&] {
+    if (!config.evaluate.text.source.empty()) return;
     throw ConfigError(
         "evaluate.source: is missing; expected the text to evaluate on, in the run file "
         "or by --set evaluate.source=...");
-  }
-  return std::move(*batches);
+  });
+  return *evaluation_batches(session, config, model);
 }
 
 /// What a run reads before it does anything: every mistake in it is found here.
@@ -133,6 +133,8 @@ void check_places(Session& session, const RunFile& config, const Inputs& inputs,
   run_agreed(session, [&] {
     if (!session.is_root()) return;
     check_output_folder(config.output.path, provenance);
+    make_directories(fs::absolute(config.output.path).parent_path());
+    require_writable(fs::absolute(config.output.path).parent_path());
     const Estimate predicted = estimate(inputs.model.graph, inputs.plan, config, session.ranks());
     check_space(config.run.directory, predicted.state_bytes, "the state of the run");
     check_space(config.output.path, predicted.output_bytes, "the exported model");

@@ -184,6 +184,9 @@ class PathType final : public TextType {
     if (node.scalar.starts_with('~')) {
       fail(node.place, key, "'~' is not expanded here", expectation(), "write the whole path");
     }
+    // A folder has siblings that are named after it.
+    std::string& path = value.get_ref<std::string&>();
+    while (path.size() > 1 && path.ends_with('/')) path.pop_back();
     return value;
   }
 };

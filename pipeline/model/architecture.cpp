@@ -80,8 +80,9 @@ constexpr Architecture llama_like(std::string_view model_type, const ConfigDefau
 constexpr std::array kArchitectures = {
     llama_like("llama", {}),
     llama_like("Yi", {.rope_theta = 5e6}),
-    llama_like("mistral", {}),
-    llama_like("qwen2", {.qkv_bias = true, .window_needs_switch = true}),
+    llama_like("mistral", {.window = 4096}),
+    llama_like("qwen2",
+               {.qkv_bias = true, .window_needs_switch = true, .window = 4096, .full_layers = 28}),
 };
 
 }  // namespace

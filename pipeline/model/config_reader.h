@@ -11,12 +11,14 @@
 namespace quern {
 
 /// Typed access to the fields of one JSON object that remembers which were asked for, so that what
-/// nobody understood can be refused by name. Absent and null fields are the same.
+/// nobody understood can be refused by name. Absent and null fields are the same but to contains().
 class ConfigReader {
  public:
   ConfigReader(const nlohmann::json& object, std::string origin);
 
   bool has(const std::string& key);
+  /// There, even if null.
+  bool contains(const std::string& key) const { return object_.contains(key); }
   /// Throws InputError unless the field is a whole number in [low, high].
   std::int64_t integer(const std::string& key, std::int64_t low, std::int64_t high);
   std::int64_t integer_or(const std::string& key, std::int64_t fallback, std::int64_t low,

@@ -107,7 +107,8 @@ RopeSpec read_rope(ConfigReader& reader, double default_theta) {
 /// Sliding window of every layer.
 std::vector<std::int64_t> read_windows(ConfigReader& reader, const ConfigDefaults& defaults,
                                        std::int64_t layers) {
-  std::int64_t window = reader.integer_or("sliding_window", 0, 0, kMaxDim);
+  const std::int64_t silent = reader.contains("sliding_window") ? 0 : defaults.window;
+  std::int64_t window = reader.integer_or("sliding_window", silent, 0, kMaxDim);
   if (!reader.boolean_or("use_sliding_window", !defaults.window_needs_switch)) window = 0;
   std::vector<std::int64_t> windows(static_cast<std::size_t>(layers), window);
   const nlohmann::json& types = reader.raw("layer_types");
@@ -122,7 +123,8 @@ std::vector<std::int64_t> read_windows(ConfigReader& reader, const ConfigDefault
       if (!sliding) windows[layer] = 0;
     }
   } else if (defaults.window_needs_switch && window > 0) {
-    const std::int64_t first = reader.integer_or("max_window_layers", layers, 0, kMaxDim);
+    const std::int64_t first =
+        reader.integer_or("max_window_layers", defaults.full_layers, 0, kMaxDim);
     for (std::int64_t layer = 0; layer < std::min(first, layers); ++layer) {
       windows[static_cast<std::size_t>(layer)] = 0;
     }

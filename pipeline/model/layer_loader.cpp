@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "workers/agreement.h"
 
 namespace quern {
 namespace {
@@ -15,6 +16,17 @@ std::vector<HostTensor> read_all(const WeightSource& source,
   tensors.reserve(names.size());
   for (const std::string& name : names) tensors.push_back(source.read(name));
   return tensors;
+}
+
+void refuse_nonfinite(const std::vector<TensorNode>& nodes, std::span<const std::int64_t> bad) {
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (bad[i] == 0) continue;
+    throw InputError(
+        fmt::format("tensor '{}': {} of {} values are infinite or NaN; expected finite "
+                    "weights, the checkpoint is damaged or overflowed when it was "
+                    "converted",
+                    nodes[i].name, bad[i], nodes[i].shape.elems()));
+  }
 }
 
 }  // namespace
@@ -74,7 +86,8 @@ LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (reader[i] == session_.rank()) names.push_back(nodes[i].name);
   }
-  const std::vector<HostTensor> mine = take(names);
+  std::vector<HostTensor> mine;
+  run_agreed(session_, [&] { mine = take(names); });
   Backend& backend = *session_.backend;
   Tensor counts = backend.memory().allocate(DType::i64, {static_cast<std::int64_t>(nodes.size())});
   backend.memory().clear(counts.view());
@@ -88,14 +101,7 @@ LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
     weights.set(nodes[i].role, nodes[i].part, std::move(spread_tensor));
   }
   const HostTensor bad = backend.memory().to_host(counts.view());
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
-    if (bad.as<std::int64_t>()[i] == 0) continue;
-    throw InputError(
-        fmt::format("tensor '{}': {} of {} values are infinite or NaN; expected finite "
-                    "weights, the checkpoint is damaged or overflowed when it was "
-                    "converted",
-                    nodes[i].name, bad.as<std::int64_t>()[i], nodes[i].shape.elems()));
-  }
+  run_agreed(session_, [&] { refuse_nonfinite(nodes, bad.as<std::int64_t>()); });
   return weights;
 }
 

@@ -1,6 +1,7 @@
 #include "pipeline/stages/calibrate.h"
 
 #include "kernels/core/error.h"
+#include "workers/agreement.h"
 
 namespace quern {
 namespace {
@@ -50,12 +51,13 @@ bool Calibrate::overflowed() {
 
 void Calibrate::widen() {
   headroom_bits_ += kHeadroomStep;
-  if (headroom_bits_ > kMostHeadroomBits) {
+  run_agreed(session_, [&] {
+    if (headroom_bits_ <= kMostHeadroomBits) return;
     throw InputError(
         "statistics: the activations of some layer input overflow or are not finite; "
         "expected finite activations, check that the model computes the calibration "
         "text in float32");
-  }
+  });
   for (Gram& gram : grams_) {
     session_.backend->memory().clear(gram.sums.view());
     session_.backend->memory().clear(gram.overflow.view());

@@ -60,8 +60,8 @@ std::ostream& operator<<(std::ostream& stream, const HostileCase& row) {
   return stream << row.name;
 }
 
-std::string name_of_case(const HostileCase& row) {
-  return row.name;
+std::string name_of_case(const testing::TestParamInfo<HostileCase>& row) {
+  return row.param.name;
 }
 
 std::vector<std::string> error_lines(const std::string& err) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <functional>
 #include <ostream>
 #include <string>
@@ -18,7 +20,8 @@ struct HostileCase {
 };
 
 std::ostream& operator<<(std::ostream& stream, const HostileCase& row);
-std::string name_of_case(const HostileCase& row);
+/// For INSTANTIATE_TEST_SUITE_P.
+std::string name_of_case(const testing::TestParamInfo<HostileCase>& row);
 
 /// Lines of standard error that begin with "quern: error:".
 std::vector<std::string> error_lines(const std::string& err);

@@ -167,8 +167,7 @@ TEST_P(HostileConfig, IsAnswered) {
   check_hostile_case(GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, HostileConfig, testing::ValuesIn(kRows),
-                         [](const auto& info) { return name_of_case(info.param); });
+INSTANTIATE_TEST_SUITE_P(Rows, HostileConfig, testing::ValuesIn(kRows), name_of_case);
 
 }  // namespace
 }  // namespace quern::test

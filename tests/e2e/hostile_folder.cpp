@@ -99,7 +99,8 @@ void HostileFolder::shard() const {
   const char* name = "model-00001-of-00001.safetensors";
   fs::rename(model("model.safetensors"), model(name));
   Json index = {{"metadata", Json::object()}, {"weight_map", Json::object()}};
-  for (const auto& [tensor, entry] : read_tensor_file(model(name)).header.items()) {
+  const TensorFile file = read_tensor_file(model(name));
+  for (const auto& [tensor, entry] : file.header.items()) {
     if (tensor != "__metadata__") index["weight_map"][tensor] = name;
   }
   write("model/model.safetensors.index.json", index.dump(1));

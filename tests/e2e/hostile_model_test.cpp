@@ -166,8 +166,7 @@ TEST_P(HostileIndex, IsAnswered) {
   check_hostile_case(GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, HostileIndex, testing::ValuesIn(kIndexRows),
-                         [](const auto& info) { return name_of_case(info.param); });
+INSTANTIATE_TEST_SUITE_P(Rows, HostileIndex, testing::ValuesIn(kIndexRows), name_of_case);
 
 class HostileTensor : public testing::TestWithParam<HostileCase> {};
 
@@ -175,8 +174,7 @@ TEST_P(HostileTensor, IsAnswered) {
   check_hostile_case(GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, HostileTensor, testing::ValuesIn(kTensorRows),
-                         [](const auto& info) { return name_of_case(info.param); });
+INSTANTIATE_TEST_SUITE_P(Rows, HostileTensor, testing::ValuesIn(kTensorRows), name_of_case);
 
 TEST(HostileTensorLate, LeavesTheLayersBeforeCommitted) {
   HostileFolder folder;

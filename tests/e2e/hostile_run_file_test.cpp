@@ -241,8 +241,7 @@ TEST_P(HostileRunFile, IsAnswered) {
   check_hostile_case(GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, HostileRunFile, testing::ValuesIn(kRows),
-                         [](const auto& info) { return name_of_case(info.param); });
+INSTANTIATE_TEST_SUITE_P(Rows, HostileRunFile, testing::ValuesIn(kRows), name_of_case);
 
 class HostileCommand : public testing::TestWithParam<HostileCase> {};
 
@@ -250,8 +249,7 @@ TEST_P(HostileCommand, IsAnswered) {
   check_hostile_case(GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, HostileCommand, testing::ValuesIn(kCommandRows),
-                         [](const auto& info) { return name_of_case(info.param); });
+INSTANTIATE_TEST_SUITE_P(Rows, HostileCommand, testing::ValuesIn(kCommandRows), name_of_case);
 
 // Without it the rows would prove nothing.
 TEST(HostileFolder, IsGoodUntilItIsSpoilt) {

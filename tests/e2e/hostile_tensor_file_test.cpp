@@ -155,8 +155,7 @@ TEST_P(HostileTensorFile, IsAnswered) {
   check_hostile_case(GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, HostileTensorFile, testing::ValuesIn(kRows),
-                         [](const auto& info) { return name_of_case(info.param); });
+INSTANTIATE_TEST_SUITE_P(Rows, HostileTensorFile, testing::ValuesIn(kRows), name_of_case);
 
 }  // namespace
 }  // namespace quern::test

@@ -206,8 +206,7 @@ TEST_P(HostileTokenizer, IsAnswered) {
   check_hostile_case(GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, HostileTokenizer, testing::ValuesIn(kTokenizerRows),
-                         [](const auto& info) { return name_of_case(info.param); });
+INSTANTIATE_TEST_SUITE_P(Rows, HostileTokenizer, testing::ValuesIn(kTokenizerRows), name_of_case);
 
 class HostileText : public testing::TestWithParam<HostileCase> {};
 
@@ -215,8 +214,7 @@ TEST_P(HostileText, IsAnswered) {
   check_hostile_case(GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, HostileText, testing::ValuesIn(kCalibrationRows),
-                         [](const auto& info) { return name_of_case(info.param); });
+INSTANTIATE_TEST_SUITE_P(Rows, HostileText, testing::ValuesIn(kCalibrationRows), name_of_case);
 
 }  // namespace
 }  // namespace quern::test

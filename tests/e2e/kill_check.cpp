@@ -12,10 +12,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// "before rename .../bundle-03.h5" -> "before rename .h5": digits and folders do not matter.
+/// Operation and kind of file: "before rename .../bundle-03.h5" -> "before rename .h5". Empty for
+/// what leaves the same state as the step before it.
 std::string kind_of(const std::string& step) {
-  const std::size_t slash = step.rfind('/');
-  std::string name = step.substr(slash + 1);
+  if (step.starts_with("after") && !step.starts_with("after rename")) return {};
+  std::string name = step.substr(step.rfind('/') + 1);
+  if (name.find('.') != std::string::npos) name = name.substr(name.find('.'));
   std::erase_if(name, [](char letter) { return letter >= '0' && letter <= '9'; });
   return step.substr(0, step.find('/')) + name;
 }
@@ -77,7 +79,7 @@ void KillCheck::expect_resumed(const RunFolder& run, int ranks) const {
 
 std::vector<int> telling_steps(const std::vector<std::string>& steps, int stride) {
   std::vector<int> chosen;
-  std::set<std::string> kinds;
+  std::set<std::string> kinds = {std::string()};
   for (int number = 1; number <= static_cast<int>(steps.size()); ++number) {
     const bool new_kind = kinds.insert(kind_of(steps[static_cast<std::size_t>(number) - 1])).second;
     if (new_kind || number % stride == 0) chosen.push_back(number);

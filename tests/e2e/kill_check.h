@@ -31,8 +31,8 @@ class KillCheck {
   std::vector<std::string> steps_;
 };
 
-/// Numbers, from 1, of the steps that stand for all: each operation on each kind of file once, all
-/// of the first bundle and its journal line, and every `stride`-th.
+/// Numbers, from 1, of steps that stand for all: each operation on each kind of file once, and
+/// every `stride`-th.
 std::vector<int> telling_steps(const std::vector<std::string>& steps, int stride);
 
 }  // namespace quern::test

@@ -70,8 +70,10 @@ TEST_F(Resumed, NotWithAnotherModelOrText) {
 
 TEST_F(Resumed, WithOtherThreadsLogLevelAndPlaces) {
   const RunFolder run(model());
-  const StepSignal kill_in_layer_1{.step = 150};
-  run_process(quern_stepper(1, kill_in_layer_1, run.quantize()));
+  const StepSignal kill{.step = 150};
+  const ProcessResult killed = run_process(quern_stepper(1, kill, run.quantize()));
+  ASSERT_EQ(killed.signal, SIGKILL);
+  ASSERT_FALSE(fs::exists(run.output()));
   const fs::path moved = run.path() / "moved";
   fs::copy(model(), moved, fs::copy_options::recursive);
   run.finish(2, {"run.threads=2", "run.log_level=warning", "model.path=" + moved.string()});

@@ -69,6 +69,12 @@ ProcessStat stat_of(int process) {
   return stat;
 }
 
+/// Gone, or waiting for its parent to take note.
+bool is_dead(int process) {
+  const char state = stat_of(process).state;
+  return state == '?' || state == 'Z' || state == 'X';
+}
+
 std::vector<int> all_processes() {
   std::vector<int> processes;
   for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
@@ -120,6 +126,7 @@ void Process::kill_all() const {
   std::vector<int> processes = descendants(id_);
   processes.push_back(id_);
   for (const int process : processes) kill(process, SIGKILL);
+  wait_until([&] { return std::ranges::all_of(processes, is_dead); });
 }
 
 bool Process::has_ended() {

@@ -33,6 +33,7 @@ class Process {
   int id() const noexcept { return id_; }
   void send(int signal) const;
   /// SIGKILL to the program and all its descendants, at one moment as far as they can tell.
+  /// Returns when they are dead.
   void kill_all() const;
   bool has_ended();
   /// Waits for the end; kills everything at the limit.

@@ -9,11 +9,12 @@
 
 namespace quern::test {
 
-/// A session of two threads that logs nowhere; nullptr: one rank without MPI.
+/// A session that logs nowhere. nullptr: one rank without MPI, of two threads; ranks of a job have
+/// one each, because threads that wait would take the cores from each other.
 inline Session quiet_session(MpiEnvironment* mpi = nullptr) {
   auto log =
       std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::null_sink_mt>());
-  return make_session(mpi, std::move(log), {.threads = 2});
+  return make_session(mpi, std::move(log), {.threads = mpi == nullptr ? 2 : 1});
 }
 
 }  // namespace quern::test

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
 #include <exception>
 #include <iostream>
@@ -12,6 +13,14 @@
 #include "workers/comm/polling.h"
 
 namespace quern {
+
+std::string mpi_library_version() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  check_mpi(MPI_Get_library_version(text.data(), &length), "MPI_Get_library_version");
+  const std::string version(text.data(), static_cast<std::size_t>(length));
+  return version.substr(0, version.find_first_of(",\n"));
+}
 
 MpiEnvironment::MpiEnvironment() : exceptions_(std::uncaught_exceptions()) {
   int initialised = 0;

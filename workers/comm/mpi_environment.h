@@ -3,12 +3,16 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "workers/comm/communicator.h"
 
 namespace quern {
 
 class Memory;
+
+/// "Open MPI v4.1.4"; may be called before MPI is initialised, and without it.
+std::string mpi_library_version();
 
 /// MPI_Init_thread and MPI_Finalize as an object; at most one per process. No MPI type shows here.
 /// Sets MPI_ERRORS_RETURN, without which no error check of ours would ever run. On destruction

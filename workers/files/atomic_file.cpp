@@ -109,4 +109,9 @@ void make_directories(const std::filesystem::path& path, const CommitHook& hook)
   sync_directory(path.parent_path(), hook);
 }
 
+void require_writable(const std::filesystem::path& directory) {
+  if (::access(directory.c_str(), W_OK | X_OK) == 0) return;
+  throw store_error("create files in", directory, errno);
+}
+
 }  // namespace quern

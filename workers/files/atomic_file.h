@@ -53,4 +53,7 @@ void write_text_file(const std::filesystem::path& path, std::string_view text,
 /// Makes the missing directories of a path, durably. Several ranks may do so at once.
 void make_directories(const std::filesystem::path& path, const CommitHook& hook = {});
 
+/// Throws StoreError unless this process may create files in the directory.
+void require_writable(const std::filesystem::path& directory);
+
 }  // namespace quern

@@ -299,4 +299,13 @@ Bundle read_bundle_file(const std::filesystem::path& path) {
   return bundle;
 }
 
+std::string hdf5_library_version() {
+  unsigned major = 0;
+  unsigned minor = 0;
+  unsigned release = 0;
+  const hdf5::Turn turn;
+  H5get_libversion(&major, &minor, &release);
+  return fmt::format("HDF5 {}.{}.{}", major, minor, release);
+}
+
 }  // namespace quern

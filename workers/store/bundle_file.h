@@ -37,4 +37,7 @@ WrittenFile write_bundle_file(const std::filesystem::path& final_path, const Bun
 /// libhdf5 trusts structure it reads: pass only files whose hash was checked. Any thread.
 Bundle read_bundle_file(const std::filesystem::path& path);
 
+/// "HDF5 1.10.8"
+std::string hdf5_library_version();
+
 }  // namespace quern

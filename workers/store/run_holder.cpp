@@ -128,7 +128,7 @@ Heartbeat last_heartbeat(const std::filesystem::path& mark, const std::string& t
   return heartbeat;
 }
 
-HolderInfo judge(const std::filesystem::path& mark, const std::string& text, seconds silence) {
+HolderState judge(const std::filesystem::path& mark, const std::string& text, seconds silence) {
   const ProcessIdentity holder = parse_mark(text);
   const Heartbeat heartbeat = last_heartbeat(mark, text);
   const bool alive = holder.process > 0 && shares_process_table(holder) ? is_running(holder)
@@ -136,7 +136,7 @@ HolderInfo judge(const std::filesystem::path& mark, const std::string& text, sec
   return {holder.host, holder.process, heartbeat.activity, heartbeat.age, alive};
 }
 
-ConfigError in_use(const std::filesystem::path& directory, const HolderInfo& holder,
+ConfigError in_use(const std::filesystem::path& directory, const HolderState& holder,
                    seconds silence) {
   return ConfigError(fmt::format(
       "run directory {} is in use by process {} on host {} (heartbeat {} s ago{}{}): wait for it, "
@@ -184,7 +184,7 @@ void RunHolder::acquire(const std::filesystem::path& mark, const std::filesystem
     if (seen == identity_) return;  // a file server may repeat a link it has made, and fail then
     if (error != EEXIST) throw store_error("make the mark", mark, error);
     if (!seen) continue;  // its owner has just left
-    const HolderInfo holder = judge(mark, *seen, silence_);
+    const HolderState holder = judge(mark, *seen, silence_);
     if (holder.alive) throw in_use(directory_, holder, silence_);
     // Only the owner of the lock named after the dead mark may replace that mark; the lock is a
     // mark itself, so that of a dead owner is taken over in the same way.
@@ -233,7 +233,7 @@ bool RunHolder::taken_over() const noexcept {
   }
 }
 
-std::optional<HolderInfo> RunHolder::inspect(const std::filesystem::path& directory,
+std::optional<HolderState> RunHolder::inspect(const std::filesystem::path& directory,
                                              std::chrono::seconds silence) {
   const std::filesystem::path mark = directory / kMarkName;
   const std::optional<std::string> text = read_if_present(mark);

@@ -9,7 +9,7 @@
 namespace quern {
 
 /// Who works in a run directory now. Read by `status`.
-struct HolderInfo {
+struct HolderState {
   std::string host;  ///< "unknown" if the mark cannot be read
   int process = 0;
   std::string activity;                   ///< last text given to beat()
@@ -39,7 +39,7 @@ class RunHolder {
   bool taken_over() const noexcept;
 
   /// Empty when no mark is there. Needs no write access (without it, the local clock is used).
-  static std::optional<HolderInfo> inspect(const std::filesystem::path& directory,
+  static std::optional<HolderState> inspect(const std::filesystem::path& directory,
                                            std::chrono::seconds silence = std::chrono::seconds(60));
 
  private:

@@ -111,6 +111,17 @@ Matrix damped_hessian(const Matrix& h, const std::vector<std::int64_t>& order, d
   return damped;
 }
 
+/// The columns of a matrix in another order.
+static Matrix in_order(const Matrix& matrix, const std::vector<std::int64_t>& columns) {
+  Matrix result(matrix.rows, matrix.columns);
+  for (std::int64_t n = 0; n < matrix.rows; ++n) {
+    for (std::int64_t j = 0; j < matrix.columns; ++j) {
+      result(n, j) = matrix(n, columns[static_cast<std::size_t>(j)]);
+    }
+  }
+  return result;
+}
+
 TextbookResult textbook_gptq(const Matrix& weight, const Matrix& h, ActOrder order,
                              const GridSpec& spec, double damping) {
   const std::int64_t columns = weight.columns;
@@ -121,20 +132,11 @@ TextbookResult textbook_gptq(const Matrix& weight, const Matrix& h, ActOrder ord
     return (order == ActOrder::full ? j : steps[static_cast<std::size_t>(j)]) / size;
   };
   const std::int64_t groups = (columns + size - 1) / size;
-  TextbookResult result{Matrix(weight.rows, columns),
-                        Matrix(groups, weight.rows),
-                        Matrix(groups, weight.rows),
-                        {},
-                        {}};
-  result.group_of.resize(steps.size());
-  result.tied.resize(static_cast<std::size_t>(weight.rows));
+  TextbookResult result{Matrix(weight.rows, columns), Matrix(groups, weight.rows),
+                        Matrix(groups, weight.rows), std::vector<std::int64_t>(steps.size()),
+                        std::vector<int>(static_cast<std::size_t>(weight.rows))};
   const double top = std::ldexp(1.0, spec.bits) - 1.0;
-  Matrix w(weight.rows, columns);
-  for (std::int64_t n = 0; n < w.rows; ++n) {
-    for (std::int64_t j = 0; j < columns; ++j) {
-      w(n, j) = weight(n, steps[static_cast<std::size_t>(j)]);
-    }
-  }
+  Matrix w = in_order(weight, steps);
   for (std::int64_t j = 0; j < columns; ++j) {
     const std::int64_t group = group_at(j);
     const std::int64_t column = steps[static_cast<std::size_t>(j)];

@@ -37,8 +37,7 @@ TEST(Parse, Defaults) {
   EXPECT_EQ(run.run.log_level, LogLevel::info);
 }
 
-TEST(Parse, EveryKey) {
-  const RunFile run = parse(R"(
+constexpr const char* kEveryKey = R"(
 model: {path: /models/a b, ignore_fields: [pad_head, x]}
 calibration:
   source: [one.jsonl.gz, 'two #2.npy']
@@ -81,8 +80,10 @@ run:
   deadline: 5min
   log_level: debug
   ignore_numerics: true
-)")
-                          .run;
+)";
+
+TEST(Parse, EveryKeyOfTheInputs) {
+  const RunFile run = parse(kEveryKey).run;
   EXPECT_EQ(run.model.path, "/models/a b");
   EXPECT_THAT(run.model.ignore_fields, ElementsAre("pad_head", "x"));
   EXPECT_THAT(run.calibration.text.source, ElementsAre("one.jsonl.gz", "two #2.npy"));
@@ -94,6 +95,10 @@ run:
   EXPECT_EQ(run.calibration.sampling, Sampling::sequential);
   EXPECT_EQ(run.calibration.text.max_characters, 400000);
   EXPECT_EQ(run.calibration.text.bos, BosPolicy::always);
+}
+
+TEST(Parse, EveryKeyOfTheMethod) {
+  const RunFile run = parse(kEveryKey).run;
   EXPECT_EQ(run.quantize.grid, (GridSpec{3, -1, false, ScaleSearch::absmax}));
   EXPECT_EQ(run.quantize.act_order, ActOrder::group_aware);
   EXPECT_EQ(run.quantize.damping, 0.01);
@@ -108,6 +113,10 @@ run:
   EXPECT_FALSE(run.quantize.rules[0].skip);
   EXPECT_TRUE(run.quantize.rules[1].skip);
   EXPECT_EQ(run.quantize.rules[1].bits, std::nullopt);
+}
+
+TEST(Parse, EveryKeyOfTheRun) {
+  const RunFile run = parse(kEveryKey).run;
   EXPECT_EQ(run.output.format, OutputFormat::dequantized);
   EXPECT_EQ(run.output.shard_bytes, 2'147'483'648U);
   EXPECT_THAT(run.evaluate.text.source, ElementsAre("e.txt"));

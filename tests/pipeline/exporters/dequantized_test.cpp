@@ -13,7 +13,7 @@ using testing::ElementsAre;
 /// [1, 8] of 4 bits: codes 0 .. 7, zero 3, scale 1.5 and 257/256, which bf16 does not hold.
 QuantizedModule ramp(std::uint16_t scale) {
   QuantizedModule module;
-  module.name = "m";
+  module.name = std::string("m");
   module.out_features = 1;
   module.in_features = 8;
   module.bits = 4;

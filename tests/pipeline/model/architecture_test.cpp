@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "kernels/core/error.h"
@@ -120,6 +121,31 @@ TEST(Architectures, TypesAreUniqueAndFound) {
     EXPECT_TRUE(types.insert(architecture.model_type).second);
     EXPECT_EQ(&find_architecture(architecture.model_type, "config.json"), &architecture);
   }
+}
+
+ModelGeometry geometry_of(const char* model_type, nlohmann::json fields) {
+  fields.update({{"model_type", model_type},
+                 {"hidden_size", 8},
+                 {"intermediate_size", 8},
+                 {"num_hidden_layers", 30},
+                 {"num_attention_heads", 2},
+                 {"vocab_size", 8},
+                 {"max_position_embeddings", 9000}});
+  return read_geometry(fields, find_architecture(model_type, "").defaults, {}, "config.json");
+}
+
+TEST(Architectures, WhatASilentConfigurationMeansIsTheModelTypesOwn) {
+  EXPECT_THAT(geometry_of("llama", {}).window, testing::Each(0));
+  EXPECT_EQ(geometry_of("llama", {}).rope.theta, 1e4);
+  EXPECT_EQ(geometry_of("Yi", {}).rope.theta, 5e6);
+  EXPECT_THAT(geometry_of("mistral", {}).window, testing::Each(4096));
+  EXPECT_THAT(geometry_of("mistral", {{"sliding_window", nullptr}}).window, testing::Each(0));
+  EXPECT_THAT(geometry_of("qwen2", {}).window, testing::Each(0));
+  const auto sliding = geometry_of("qwen2", {{"use_sliding_window", true}}).window;
+  EXPECT_EQ(std::ranges::count(sliding, 0), 28);
+  EXPECT_EQ(sliding.back(), 4096);
+  EXPECT_TRUE(geometry_of("qwen2", {}).qkv_bias);
+  EXPECT_FALSE(geometry_of("llama", {}).qkv_bias);
 }
 
 TEST(Architectures, AnUnknownTypeIsNamedWithWhatIsSupported) {

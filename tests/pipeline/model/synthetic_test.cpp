@@ -1,7 +1,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <iostream>
 
 #include "tests/pipeline/model/tiny_model.h"
 #include "tests/pipeline/model/traced_model.h"
@@ -60,11 +59,10 @@ void expect_equal_forward(TinyModel& tiny_model) {
     ASSERT_EQ(logits.size(), elems);
     const double worst =
         deviation(trace.logits.as<float>().subspan(sequence * elems, elems), logits);
-    EXPECT_LT(worst, 1e-4);
-    std::cout << "largest deviation of the logits " << worst << "\n";
+    EXPECT_LT(worst, 1e-5);
     EXPECT_LT(deviation(std::span(trace.nll).subspan(sequence * (kLength - 1), kLength - 1),
                         reference_nll(logits, row)),
-              1e-4);
+              1e-5);
   }
 }
 

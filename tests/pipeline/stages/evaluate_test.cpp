@@ -29,7 +29,7 @@ Perplexity evaluate_windows(Session& session, std::int64_t windows, std::int64_t
 TEST(Evaluate, MeanIsTheSameBitsForAnyNumberOfRanks) {
   Session session = quiet_session(&mpi_environment());
   Session alone = quiet_session();
-  for (const std::int64_t windows : {1, 2, 11}) {  // 11: the last micro-batch is short
+  for (const std::int64_t windows : {1, 7}) {  // 7: the last micro-batch is short
     const Perplexity together = evaluate_windows(session, windows, 2);
     const Perplexity single = evaluate_windows(alone, windows, 2);
     EXPECT_EQ(std::bit_cast<std::uint64_t>(together.mean_nll),

@@ -119,7 +119,7 @@ TEST_F(RunHolderTest, LeavesNothingBehind) {
   {
     RunHolder holder(directory_.path());
     holder.beat("layer 1 \xff");
-    const HolderInfo info = RunHolder::inspect(directory_.path()).value();
+    const HolderState info = RunHolder::inspect(directory_.path()).value();
     EXPECT_TRUE(info.alive);
     EXPECT_EQ(info.process, getpid());
     EXPECT_EQ(info.host, this_process().host);
@@ -155,7 +155,7 @@ TEST_F(RunHolderTest, ADeadProcessDoesNotBlock) {
   HoldingChild child(directory_.path());
   ASSERT_TRUE(child.held());
   child.end();
-  const HolderInfo dead = RunHolder::inspect(directory_.path()).value();
+  const HolderState dead = RunHolder::inspect(directory_.path()).value();
   EXPECT_FALSE(dead.alive);
   EXPECT_EQ(dead.activity, "layer 3 of 32");
   const RunHolder holder(directory_.path());
@@ -293,7 +293,7 @@ TEST_F(RunHolderTest, InspectingNeedsNoWriteAccess) {
   std::filesystem::permissions(directory_.path(), std::filesystem::perms{0555});
   const std::string result = in_child([&]() -> std::string {
     if (!become_nobody()) return "still root";
-    const HolderInfo info = RunHolder::inspect(directory_.path()).value();
+    const HolderState info = RunHolder::inspect(directory_.path()).value();
     return info.host + (info.alive ? " alive" : " dead");
   });
   std::filesystem::permissions(directory_.path(), std::filesystem::perms{0755});
