@@ -122,6 +122,8 @@ std::vector<std::int64_t> read_windows(ConfigReader& reader, const ConfigDefault
       if (sliding && window == 0) reader.fail("sliding_window", "a width for sliding_attention");
       if (!sliding) windows[layer] = 0;
     }
+  } else if (!types.is_null()) {
+    reader.fail("layer_types", "a list with one entry per layer");
   } else if (defaults.window_needs_switch && window > 0) {
     const std::int64_t first =
         reader.integer_or("max_window_layers", defaults.full_layers, 0, kMaxDim);

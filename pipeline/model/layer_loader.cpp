@@ -18,18 +18,15 @@ std::vector<HostTensor> read_all(const WeightSource& source,
   return tensors;
 }
 
-void refuse_nonfinite(const std::vector<TensorNode>& nodes, std::span<const std::int64_t> bad) {
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
-    if (bad[i] == 0) continue;
-    throw InputError(
-        fmt::format("tensor '{}': {} of {} values are infinite or NaN; expected finite "
-                    "weights, the checkpoint is damaged or overflowed when it was "
-                    "converted",
-                    nodes[i].name, bad[i], nodes[i].shape.elems()));
-  }
-}
-
 }  // namespace
+
+void require_finite(const std::string& tensor, std::int64_t nonfinite, std::int64_t elems) {
+  if (nonfinite == 0) return;
+  throw InputError(fmt::format(
+      "tensor '{}': {} of {} values are infinite or NaN; expected finite weights, the checkpoint "
+      "is damaged or overflowed when it was converted",
+      tensor, nonfinite, elems));
+}
 
 LayerLoader::LayerLoader(Session& session, const WeightSource& source)
     : session_(session), source_(source) {}
@@ -101,7 +98,11 @@ LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
     weights.set(nodes[i].role, nodes[i].part, std::move(spread_tensor));
   }
   const HostTensor bad = backend.memory().to_host(counts.view());
-  run_agreed(session_, [&] { refuse_nonfinite(nodes, bad.as<std::int64_t>()); });
+  run_agreed(session_, [&] {
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+      require_finite(nodes[i].name, bad.as<std::int64_t>()[i], nodes[i].shape.elems());
+    }
+  });
   return weights;
 }
 

@@ -52,7 +52,8 @@ std::string tensor_file_bytes(const std::string& header, std::string_view data) 
   return bytes.append(header).append(data);
 }
 
-HostileFolder::HostileFolder() : command{"quantize", (path() / "run.yaml").string()} {
+HostileFolder::HostileFolder() {
+  command = {"quantize", (path() / "run.yaml").string()};
   fs::copy(source_dir() / "tests/data/llama3m", path() / "model", fs::copy_options::recursive);
   write("text.txt", contents_of(source_dir() / "tests/data/calibration.txt").substr(0, kTextBytes));
   write("run.yaml", run_file(path()));

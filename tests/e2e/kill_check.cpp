@@ -58,8 +58,13 @@ void KillCheck::expect_sound(const RunFolder& run) const {
   if (fs::exists(run.output())) {
     EXPECT_EQ(run.output_hashes(), reference_);
   }
-  const ProcessResult status =
-      run_process(quern(1, {"status", run.directory().string(), "--json"}));
+  const Command command = quern(1, {"status", run.directory().string(), "--json"});
+  ProcessResult status;
+  // mpirun may end a moment before a rank that it has killed.
+  wait_until([&] {
+    status = run_process(command);
+    return status.out.find("\"running\"") == std::string::npos;
+  });
   if (!fs::exists(run.directory() / "plan.json")) {
     EXPECT_EQ(status.exit_code, 65) << status.err;
     return;

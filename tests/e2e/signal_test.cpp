@@ -48,7 +48,9 @@ class Stopped : public testing::Test {
     const ProcessResult status =
         run_process(quern(1, {"status", run.directory().string(), "--json"}));
     EXPECT_EQ(nlohmann::json::parse(status.out).at("state"), "stopped");
-    EXPECT_EQ(nlohmann::json::parse(status.out).at("committed"), 4);  // the layer in hand
+    const int committed = nlohmann::json::parse(status.out).at("committed");
+    EXPECT_GE(committed, 1) << "the unit in hand is finished";
+    EXPECT_LE(committed, 4) << "and no other layer begun";
     EXPECT_THAT(run.finish(ranks).err, HasSubstr("resuming"));
     EXPECT_EQ(run.output_hashes(), reference_);
   }

@@ -171,6 +171,21 @@ TEST_F(PackedFolder, OtherTensorsPassAsTheyAre) {
   EXPECT_EQ(weights.read("c.weight").as<float>()[0], 0.0F) << "v2 stores the zero itself";
 }
 
+TEST_F(PackedFolder, PackedShapesMustBeThoseOfTheModel) {
+  const GptqWeights weights = open(R"({"quant_method": "gptq", "format": "gptq", "bits": 4})");
+  const auto check = [&](const char* name, const Shape& shape) {
+    ModelGraph graph;
+    graph.tensors = {{Role::head, Part::weight, name, shape}};
+    return refusal([&] { check_gptq_checkpoint(graph, *source_, weights); });
+  };
+  EXPECT_EQ(check("c.weight", {1, 32}), "nothing was thrown");
+  EXPECT_EQ(check("norm.weight", {2}), "nothing was thrown");
+  EXPECT_THAT(check("c.weight", {2, 32}), AllOf(HasSubstr("'c'"), HasSubstr("[2, 32]")));
+  EXPECT_THAT(check("c.weight", {1, 64}), AllOf(HasSubstr("'c'"), HasSubstr("[1, 64]")));
+  EXPECT_THAT(check("norm.weight", {3}), HasSubstr("'norm.weight'"));
+  EXPECT_THAT(check("absent.weight", {3}), HasSubstr("absent.weight"));
+}
+
 TEST_F(PackedFolder, AConfigurationThatIsNotUnderstoodIsRefused) {
   const auto message = [&](const std::string& text) { return refusal([&] { open(text); }); };
   EXPECT_THAT(message(R"({"quant_method": "awq", "bits": 4})"), HasSubstr("'awq'"));
