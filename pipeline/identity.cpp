@@ -87,11 +87,12 @@ bool settle_identity(const std::filesystem::path& directory, const nlohmann::jso
                                           : ""));
 }
 
-nlohmann::json make_provenance(const nlohmann::json& identity, OutputFormat format) {
+nlohmann::json make_provenance(const nlohmann::json& identity, const OutputConfig& output) {
   nlohmann::json provenance = identity;
   provenance["libraries"] = {mpi_library_version(), hdf5_library_version()};
   provenance["tool"] = fmt::format("quern {}", QUERN_VERSION);
-  provenance["output_format"] = format == OutputFormat::gptq ? "gptq" : "dequantized";
+  provenance["output"] = {{"format", output.format == OutputFormat::gptq ? "gptq" : "dequantized"},
+                          {"shard_size", output.shard_bytes}};
   return provenance;
 }
 

@@ -23,6 +23,6 @@ bool settle_identity(const std::filesystem::path& directory, const nlohmann::jso
                      const RunConfig& config, const CommitHook& hook = {});
 
 /// The same plus what is needed to reproduce an export: provenance.json of an output folder.
-nlohmann::json make_provenance(const nlohmann::json& identity, OutputFormat format);
+nlohmann::json make_provenance(const nlohmann::json& identity, const OutputConfig& output);
 
 }  // namespace quern

@@ -120,7 +120,15 @@ Inputs read_inputs(Session& session, const RunFile& config, Stopwatch& watch) {
     const auto lap = watch.lap("open");
     inputs.model = open_on_all_ranks(session, config, config.model.path);
   }
-  run_agreed(session, [&] { inputs.plan = make_plan(inputs.model.graph, config); });
+  run_agreed(session, [&] {
+    if (inputs.model.is_quantized) {
+      throw InputError(
+          fmt::format("{}: config.json has a quantization_config, the model is quantized already; "
+                      "expected an unquantized model",
+                      config.model.path.string()));
+    }
+    inputs.plan = make_plan(inputs.model.graph, config);
+  });
   const auto lap = watch.lap("tokenize");
   inputs.calibration = calibration_batches(session, config, inputs.model, inputs.calibration_hash);
   inputs.evaluation = evaluation_batches(session, config, inputs.model);
@@ -159,6 +167,9 @@ std::unique_ptr<StateStore> open_store(Session& session, const RunFile& config,
     if (!session.is_root()) return;
     const bool resumed =
         settle_identity(config.run.directory, identity, config.run, session.commit_hook);
+    for (const char* of_earlier_run : {"report.json", "report.html"}) {
+      fs::remove(config.run.directory / of_earlier_run);
+    }
     write_plan_file(config.run.directory, inputs.plan, session.commit_hook);
     log_start(session, config, inputs, resumed);
   });
@@ -257,7 +268,7 @@ std::string run_quantize(Session& session, const RunFile& config, const RunnerOp
   const Inputs inputs = read_inputs(session, config, watch);
   const nlohmann::json identity =
       make_identity(config, inputs.model, inputs.calibration_hash, session.backend->numerics());
-  const nlohmann::json provenance = make_provenance(identity, config.output.format);
+  const nlohmann::json provenance = make_provenance(identity, config.output);
   check_places(session, config, inputs, provenance);
   const HeldDirectory held(session, config);
   const std::unique_ptr<StateStore> store = open_store(session, config, inputs, identity);

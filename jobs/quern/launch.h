@@ -21,8 +21,8 @@ struct RunFileOptions {
 int launch(const RunFileOptions& options, const CommitHook& hook,
            const std::function<void(Session&, const ParsedRunFile&)>& body);
 
-/// The same for work without a session, messages and exit codes only. Processes of an MPI job all do
-/// the work; the first one reports.
+/// The same for work without a session, messages and exit codes only. Processes of an MPI job all
+/// do the work; the first one reports.
 int guarded(const std::function<void()>& body);
 
 /// Text of the run file, or ConfigError.

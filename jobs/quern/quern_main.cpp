@@ -14,10 +14,12 @@ int answer(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) return app.exit(error);
   std::string program = "quern";
   for (const CLI::App* command : app.get_subcommands()) program += " " + command->get_name();
-  return guarded([&] {
-    throw ConfigError(
-        fmt::format("command line: {}; see '{} --help'", error.what(), program));
-  });
+  const std::vector<std::string> unknown = app.remaining();
+  const std::string what = app.get_subcommands().empty() && !unknown.empty()
+                               ? fmt::format("'{}' is not a subcommand", unknown.front())
+                               : error.what();
+  return guarded(
+      [&] { throw ConfigError(fmt::format("command line: {}; see '{} --help'", what, program)); });
 }
 
 }  // namespace

@@ -109,7 +109,8 @@ std::vector<std::int64_t> read_windows(ConfigReader& reader, const ConfigDefault
                                        std::int64_t layers) {
   const std::int64_t silent = reader.contains("sliding_window") ? 0 : defaults.window;
   std::int64_t window = reader.integer_or("sliding_window", silent, 0, kMaxDim);
-  if (!reader.boolean_or("use_sliding_window", !defaults.window_needs_switch)) window = 0;
+  const bool switched_on = reader.boolean_or("use_sliding_window", !defaults.window_needs_switch);
+  if (defaults.window == 0 || !switched_on) window = 0;
   std::vector<std::int64_t> windows(static_cast<std::size_t>(layers), window);
   const nlohmann::json& types = reader.raw("layer_types");
   if (types.is_array()) {

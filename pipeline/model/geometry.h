@@ -52,8 +52,9 @@ struct ConfigDefaults {
   bool qkv_bias = false;
   bool tied_head = false;
   bool window_needs_switch = false;  ///< sliding_window counts only with use_sliding_window
-  std::int64_t window = 0;           ///< sliding_window where it is absent; null means none
-  std::int64_t full_layers = 0;      ///< max_window_layers where it is absent
+  std::int64_t window = 0;  ///< sliding_window where it is absent (null means none); 0: the family
+                            ///< has full attention whatever the field says
+  std::int64_t full_layers = 0;  ///< max_window_layers where it is absent
   double rope_theta = 10000.0;
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <future>
 #include <string>
 #include <vector>
@@ -9,6 +10,9 @@
 #include "workers/session.h"
 
 namespace quern {
+
+/// Throws InputError naming the tensor unless all of its values are finite.
+void require_finite(const std::string& tensor, std::int64_t nonfinite, std::int64_t elems);
 
 /// Brings the tensors of one layer to every rank's device: each rank reads a disjoint share of the
 /// bytes and the communicator spreads them, so that a job reads the checkpoint once. The next

@@ -29,6 +29,7 @@ OpenModel open_model(const std::filesystem::path& folder,
     model.weights = std::make_unique<CheckpointWeights>(*model.tensors);
     return model;
   }
+  model.is_quantized = true;
   const std::string origin = (folder / "config.json").string() + ": quantization_config";
   auto weights = std::make_unique<GptqWeights>(*model.tensors, *quantization, origin);
   check_gptq_checkpoint(model.graph, *model.tensors, *weights);

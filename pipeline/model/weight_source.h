@@ -42,6 +42,7 @@ struct OpenModel {
   ModelGraph graph;
   std::unique_ptr<TensorSource> tensors;
   std::unique_ptr<WeightSource> weights;
+  bool is_quantized = false;  ///< config.json has a quantization_config
 };
 
 /// Throws InputError: not a model folder, not supported, or tensors that do not fit config.json.

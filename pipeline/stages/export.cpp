@@ -9,6 +9,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/exporters/exporter.h"
+#include "pipeline/model/layer_loader.h"
 #include "pipeline/run_weights.h"
 #include "pipeline/stages/export_plan.h"
 #include "workers/agreement.h"
@@ -20,7 +21,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Writes one shard and returns its path.
+/// A tensor that is not quantized, as it will be stored. The run may not have looked at it before.
+HostTensor finite_tensor(RunContext& context, const std::string& name, DType dtype) {
+  HostTensor tensor = converted(context.model.tensors->read(name), dtype);
+  if (!is_plain_float(dtype)) return tensor;
+  Backend& backend = *context.session.backend;
+  Tensor count = backend.memory().allocate(DType::i64, {1});
+  backend.memory().clear(count.view());
+  backend.layers().count_nonfinite(backend.memory().to_device(tensor).view(), count.view());
+  require_finite(name, backend.memory().to_host(count.view()).as<std::int64_t>()[0],
+                 tensor.shape.elems());
+  return tensor;
+}
+
+/// Writes one shard.
 void write_shard(RunContext& context, const Exporter& exporter, const OutputShard& shard,
                  const fs::path& folder) {
   const RunWeights weights(*context.model.weights, context.plan, context.store);
@@ -47,8 +61,7 @@ void write_shard(RunContext& context, const Exporter& exporter, const OutputShar
       const auto found = std::ranges::find(tensors, spec.name, &NamedTensor::name);
       writer.write(spec.name, found->tensor.bytes);
     } else {
-      writer.write(spec.name,
-                   converted(context.model.tensors->read(item->source), spec.dtype).bytes);
+      writer.write(spec.name, finite_tensor(context, item->source, spec.dtype).bytes);
     }
   }
   writer.commit();
@@ -161,13 +174,39 @@ void finish_folder(const RunContext& context, const Exporter& exporter,
   rename_durably(folder, final_folder, hook);
 }
 
+/// Collective. The whole model in the partial folder, which then gets its final name.
+void write_folder(RunContext& context, const Exporter& exporter,
+                  const std::vector<OutputShard>& shards, const nlohmann::json& provenance) {
+  Session& session = context.session;
+  const fs::path folder = partial_folder(context.config.output.path);
+  nlohmann::json sums = nlohmann::json::object();
+  run_agreed(session, [&] {
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+      if (static_cast<int>(i) % session.ranks() != session.rank()) continue;
+      session.enter(fmt::format("export {}", shards[i].file_name));
+      write_shard(context, exporter, shards[i], folder);
+      sums[shards[i].file_name] = sha256_file(folder / shards[i].file_name);
+    }
+  });
+  const auto all_sums = gather_sums(session, sums);
+  run_agreed(session, [&] {
+    if (session.is_root()) finish_folder(context, exporter, shards, provenance, all_sums);
+  });
+}
+
 }  // namespace
 
 void check_output_folder(const fs::path& folder, const nlohmann::json& provenance) {
-  if (!fs::exists(folder)) return;
-  if (fs::is_directory(folder) && (fs::is_empty(folder) || finished_export(folder, provenance))) {
-    return;
+  if (!fs::exists(fs::symlink_status(folder))) return;
+  if (fs::is_directory(folder) && finished_export(folder, provenance)) return;
+  if (fs::is_symlink(folder) || is_mount_point(folder)) {
+    throw ConfigError(fmt::format(
+        "output.path: {} is a {}, which a finished folder cannot be renamed to; expected a new or "
+        "empty folder; choose one {}",
+        folder.string(), fs::is_symlink(folder) ? "symbolic link" : "mount point",
+        fs::is_symlink(folder) ? "beside it" : "below it"));
   }
+  if (fs::is_directory(folder) && fs::is_empty(folder)) return;
   throw ConfigError(
       fmt::format("output.path: {} exists and does not hold this run's output; expected "
                   "a new or empty folder; choose another path or remove it",
@@ -191,19 +230,13 @@ ExportResult export_model(RunContext& context, const nlohmann::json& provenance)
     fs::remove_all(folder);
     make_directories(folder);
   });
-  nlohmann::json sums = nlohmann::json::object();
-  run_agreed(session, [&] {
-    for (std::size_t i = 0; i < shards.size(); ++i) {
-      if (static_cast<int>(i) % session.ranks() != session.rank()) continue;
-      session.enter(fmt::format("export {}", shards[i].file_name));
-      write_shard(context, *exporter, shards[i], folder);
-      sums[shards[i].file_name] = sha256_file(folder / shards[i].file_name);
-    }
-  });
-  const auto all_sums = gather_sums(session, sums);
-  run_agreed(session, [&] {
-    if (session.is_root()) finish_folder(context, *exporter, shards, provenance, all_sums);
-  });
+  try {
+    write_folder(context, *exporter, shards, provenance);
+  } catch (...) {
+    std::error_code ignored;  // the next export removes what is left
+    if (session.is_root()) fs::remove_all(folder, ignored);
+    throw;
+  }
   return result;
 }
 

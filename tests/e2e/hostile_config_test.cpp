@@ -35,7 +35,7 @@ const std::vector<HostileCase> kRows = {
     {"NotUtf8", 65, {"config.json:1:", "invalid JSON"}, text("{\"model_type\": \"\xff\xfe\"}")},
     {"DuplicateKey",
      65,
-     {"config.json:1:", "\"vocab_size\" appears twice"},
+     {"config.json:31:3: the key \"vocab_size\" appears twice"},
      [](HostileFolder& folder) {
        std::string config = contents_of(folder.model("config.json"));
        folder.write("model/config.json",
@@ -156,7 +156,7 @@ const std::vector<HostileCase> kRows = {
      field("quantization_config", "awq")},
     {"QuantizedGptq",
      65,
-     {"config.json", "quantization_config", "unquantized model"},
+     {"/model: config.json has a quantization_config", "unquantized model"},
      field("quantization_config",
            {{"quant_method", "gptq"}, {"checkpoint_format", "gptq"}, {"bits", 4}})},
 };

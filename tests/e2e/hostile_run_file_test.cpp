@@ -31,6 +31,12 @@ std::string alias_bomb() {
   return text;
 }
 
+std::string nested(int depth) {
+  std::string text = "model: ";
+  for (int i = 0; i < depth; ++i) text += "{a: ";
+  return text + "1" + std::string(static_cast<std::size_t>(depth), '}') + "\n";
+}
+
 const std::vector<HostileCase> kRows = {
     {"Typo",
      64,
@@ -67,18 +73,22 @@ const std::vector<HostileCase> kRows = {
      {"run.yaml:8:1: a tab in the indentation; expected spaces"},
      replaced("  bits: 4", "\tbits: 4")},
     {"Empty", 64, {"run.yaml:1:1: ", "expected"}, whole("")},
-    {"OnlyAList", 64, {"run.yaml:1:1: ", "expected a mapping"}, whole("- a\n- b\n")},
+    {"OnlyAList",
+     64,
+     {"run.yaml:1:1: the run file is a list; expected sections"},
+     whole("- a\n- b\n")},
     {"UnknownSection",
      64,
-     {"run.yaml:7:1: quantise: unknown", "did you mean 'quantize'?"},
+     {"run.yaml:6:1: quantise: unknown", "did you mean 'quantize'?"},
      replaced("quantize:", "quantise:")},
     {"TwoDocuments",
      64,
-     {"run.yaml:13:", "a second YAML document starts here"},
+     {"run.yaml:12:", "a second YAML document starts here"},
      replaced("threads: 1}\n", "threads: 1}\n---\nmodel: {}\n")},
-    {"DepthBomb",
+    {"DepthBomb", 64, {"run.yaml:1:", "nested more than 32 deep"}, whole(nested(1000))},
+    {"BracketBomb",
      64,
-     {"run.yaml:1:", "nested more than 32 deep"},
+     {"run.yaml:1:", "a bracket that is not closed"},
      whole(std::string(200'000, '['))},
     {"BracketOpen", 64, {"run.yaml:", "expected"}, replaced("threads: 1}", "threads: 1")},
     {"Binary",
@@ -166,7 +176,10 @@ Spoil run_file_at(const std::string& path) {
 
 const std::vector<HostileCase> kCommandRows = {
     {"NoSubcommand", 64, {"subcommand is required", "quern --help"}, words({})},
-    {"UnknownSubcommand", 64, {"quantise", "quern --help"}, words({"quantise", "run.yaml"})},
+    {"UnknownSubcommand",
+     64,
+     {"'quantise' is not a subcommand", "quern --help"},
+     words({"quantise", "run.yaml"})},
     {"NoRunFile", 64, {"RUN_FILE is required", "quern quantize --help"}, words({"quantize"})},
     {"UnknownOption",
      64,

@@ -32,7 +32,7 @@ const std::vector<HostileCase> kTokenizerRows = {
      }},
     {"BadJson",
      65,
-     {"tokenizer.json:1:12: invalid JSON"},
+     {"tokenizer.json:1:11: invalid JSON"},
      [](HostileFolder& folder) { folder.write(kTokenizer, R"({"model": })"); }},
     {"Unigram",
      65,
@@ -99,7 +99,14 @@ std::string damaged_gzip() {
   return bytes;
 }
 
-const std::string kGoodLine = "{\"text\": \"a line of text\"}\n";
+/// Lines too short for a window are passed over; these are long enough.
+std::string line(const std::string& before, const std::string& behind) {
+  std::string text;
+  while (text.size() < 500) text += "a line of text ";
+  return before + text + behind + "\n";
+}
+
+const std::string kGoodLine = line("{\"text\": \"", "\"}");
 
 const std::vector<HostileCase> kCalibrationRows = {
     {"EmptyFile",
@@ -131,19 +138,19 @@ const std::vector<HostileCase> kCalibrationRows = {
     {"BadLine",
      65,
      {"bad.jsonl:3:", "invalid JSON"},
-     source("bad.jsonl", kGoodLine + kGoodLine + "{\"text\": \n" + kGoodLine)},
+     source("bad.jsonl", kGoodLine + kGoodLine + line("{\"text\": \"", "\"") + kGoodLine)},
     {"LineWithoutTheField",
      65,
      {"lines.jsonl:2", "there is no field \"text\""},
-     source("lines.jsonl", kGoodLine + "{\"content\": \"b\"}\n")},
+     source("lines.jsonl", kGoodLine + line("{\"content\": \"", "\"}"))},
     {"FieldNotText",
      65,
      {"lines.jsonl:2: text: expected a string, found number"},
-     source("lines.jsonl", kGoodLine + "{\"text\": 5}\n")},
+     source("lines.jsonl", kGoodLine + line("{\"text\": 5, \"more\": \"", "\"}"))},
     {"LineNotAnObject",
      65,
      {"lines.jsonl:1: expected an object, found array"},
-     source("lines.jsonl", "[1]\n")},
+     source("lines.jsonl", line("[\"", "\"]"))},
     {"DamagedGzip",
      65,
      {"text.jsonl.gz: the gzip is damaged or cut off after line"},

@@ -105,10 +105,11 @@ TEST(Identity, KnowsNoTopologyAndNoPlace) {
 
 TEST(Provenance, AddsToolAndFormat) {
   const nlohmann::json identity = identity_of({});
-  nlohmann::json provenance = make_provenance(identity, OutputFormat::gptq);
+  nlohmann::json provenance = make_provenance(identity, {.path = "a"});
   EXPECT_THAT(provenance.at("tool").get<std::string>(), testing::StartsWith("quern "));
-  EXPECT_EQ(provenance.at("output_format"), "gptq");
-  EXPECT_NE(provenance, make_provenance(identity, OutputFormat::dequantized));
+  EXPECT_EQ(provenance.at("output").at("format"), "gptq");
+  EXPECT_NE(provenance,
+            make_provenance(identity, {.path = "a", .format = OutputFormat::dequantized}));
 }
 
 }  // namespace

@@ -114,4 +114,11 @@ void require_writable(const std::filesystem::path& directory) {
   throw store_error("create files in", directory, errno);
 }
 
+bool is_mount_point(const std::filesystem::path& directory) {
+  struct stat own {};
+  struct stat parent {};
+  return stat(directory.c_str(), &own) == 0 && stat((directory / "..").c_str(), &parent) == 0 &&
+         S_ISDIR(own.st_mode) && own.st_dev != parent.st_dev;
+}
+
 }  // namespace quern

@@ -56,4 +56,7 @@ void make_directories(const std::filesystem::path& path, const CommitHook& hook 
 /// Throws StoreError unless this process may create files in the directory.
 void require_writable(const std::filesystem::path& directory);
 
+/// True for the root of a file system, over which nothing can be renamed.
+bool is_mount_point(const std::filesystem::path& directory);
+
 }  // namespace quern
