@@ -23,9 +23,10 @@ Bytes read_whole(const std::filesystem::path& path) {
   const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
   if (!descriptor || fstat(descriptor.get(), &status) != 0) throw read_error(path, errno);
+  if (S_ISDIR(status.st_mode)) throw read_error(path, EISDIR);
   if (!S_ISREG(status.st_mode)) {
-    throw InputError(fmt::format("read {}: it is {}; expected a regular file", path.string(),
-                                 S_ISDIR(status.st_mode) ? "a directory" : "not a file"));
+    throw InputError(
+        fmt::format("read {}: it is a device or a pipe; expected a regular file", path.string()));
   }
   // One byte more than the size, so that a whole file ends without growing the buffer.
   Bytes contents(static_cast<std::size_t>(status.st_size) + 1, typename Bytes::value_type{});

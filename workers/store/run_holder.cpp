@@ -234,7 +234,7 @@ bool RunHolder::taken_over() const noexcept {
 }
 
 std::optional<HolderState> RunHolder::inspect(const std::filesystem::path& directory,
-                                             std::chrono::seconds silence) {
+                                              std::chrono::seconds silence) {
   const std::filesystem::path mark = directory / kMarkName;
   const std::optional<std::string> text = read_if_present(mark);
   if (!text) return std::nullopt;

@@ -39,8 +39,9 @@ class RunHolder {
   bool taken_over() const noexcept;
 
   /// Empty when no mark is there. Needs no write access (without it, the local clock is used).
-  static std::optional<HolderState> inspect(const std::filesystem::path& directory,
-                                           std::chrono::seconds silence = std::chrono::seconds(60));
+  static std::optional<HolderState> inspect(
+      const std::filesystem::path& directory,
+      std::chrono::seconds silence = std::chrono::seconds(60));
 
  private:
   void acquire(const std::filesystem::path& mark, const std::filesystem::path& own, int attempts);
