@@ -64,9 +64,13 @@ TEST(Determinism, WithGroupedQueriesAndASlidingWindow) {
   if (shared_dir().empty()) GTEST_SKIP() << kNoShared;
   const std::filesystem::path model = shared_dir() / "models/mistral9m";
   // Longer than the window of 256.
-  const Command settings = {"calibration.samples=4", "calibration.sequence_length=300"};
+  const Command settings = {"calibration.samples=4", "calibration.sequence_length=300",
+                            "calibration.micro_batch=1"};
   const Hashes one = undisturbed_output(model, 1, settings);
   ASSERT_THAT(one, testing::Contains(testing::Key("SHA256SUMS")));
+  for (const int ranks : {2, 3, 4}) {
+    EXPECT_EQ(undisturbed_output(model, ranks, settings), one) << ranks << " ranks";
+  }
   EXPECT_EQ(undisturbed_output(model, 3, settings + Command{"run.threads=2"}), one);
 }
 
