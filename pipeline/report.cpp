@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "pipeline/config/resolved.h"
+#include "pipeline/gather_json.h"
 
 namespace quern {
 namespace {
@@ -54,23 +55,12 @@ nlohmann::json module_rows(const RunContext& context) {
   return rows;
 }
 
-std::vector<nlohmann::json> gather_ranks(RunContext& context) {
-  const std::string text = nlohmann::json{
-      {"seconds", context.watch.seconds()},
-      {"peak_bytes",
-       peak_resident_bytes()}}.dump();
-  std::vector<nlohmann::json> ranks;
-  for (const auto& part : context.session.communicator->gather(std::as_bytes(std::span(text)), 0)) {
-    const char* begin = reinterpret_cast<const char*>(part.data());
-    ranks.push_back(nlohmann::json::parse(begin, begin + part.size()));
-  }
-  return ranks;
-}
-
 }  // namespace
 
 nlohmann::json make_report(RunContext& context, const RunOutcome& outcome) {
-  const std::vector<nlohmann::json> ranks = gather_ranks(context);
+  const std::vector<nlohmann::json> ranks =
+      gather_json(context.session,
+                  {{"seconds", context.watch.seconds()}, {"peak_bytes", peak_resident_bytes()}});
   if (!context.session.is_root()) return {};
   std::uint64_t peak = 0;
   for (const nlohmann::json& rank : ranks) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "pipeline/gather_json.h"
 #include "workers/agreement.h"
 
 namespace quern {
@@ -46,10 +47,9 @@ void stop_if_asked(RunContext& context) {
 
 void acknowledge(RunContext& context, const std::vector<JournalEntry>& mine) {
   Communicator& communicator = *context.session.communicator;
-  const auto gathered = communicator.gather(to_bytes(to_json(mine)), 0);
   std::vector<JournalEntry> all;
-  for (const auto& part : gathered) {
-    for (JournalEntry& entry : to_entries(from_bytes(part))) all.push_back(std::move(entry));
+  for (const nlohmann::json& rows : gather_json(context.session, to_json(mine))) {
+    for (JournalEntry& entry : to_entries(rows)) all.push_back(std::move(entry));
   }
   std::ranges::sort(all, {}, &JournalEntry::name);
   run_agreed(context.session, [&] {

@@ -9,6 +9,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/exporters/exporter.h"
+#include "pipeline/gather_json.h"
 #include "pipeline/model/layer_loader.h"
 #include "pipeline/run_weights.h"
 #include "pipeline/stages/export_plan.h"
@@ -126,11 +127,8 @@ void write_sums(const fs::path& folder, std::map<std::string, std::string> sums,
 
 /// Hashes of the shards this rank wrote, known to rank 0 as one map.
 std::map<std::string, std::string> gather_sums(Session& session, const nlohmann::json& mine) {
-  const std::string text = mine.dump();
   std::map<std::string, std::string> sums;
-  for (const auto& part : session.communicator->gather(std::as_bytes(std::span(text)), 0)) {
-    const char* begin = reinterpret_cast<const char*>(part.data());
-    const nlohmann::json shards = nlohmann::json::parse(begin, begin + part.size());
+  for (const nlohmann::json& shards : gather_json(session, mine)) {
     for (const auto& [name, hash] : shards.items()) {
       sums[name] = hash;
     }

@@ -9,6 +9,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/float16.h"
+#include "pipeline/gather_json.h"
 #include "pipeline/model/gptq_weights.h"
 #include "pipeline/run_weights.h"
 #include "workers/agreement.h"
@@ -117,13 +118,9 @@ void merge(Session& session, VerifyResult& result) {
   session.communicator->sum(counts);
   result.quantized_modules = counts[0];
   result.other_tensors = counts[1];
-  const std::string text = nlohmann::json(result.problems).dump();
   std::vector<std::string> all;
-  for (const auto& part : session.communicator->gather(std::as_bytes(std::span(text)), 0)) {
-    const char* begin = reinterpret_cast<const char*>(part.data());
-    for (const auto& problem : nlohmann::json::parse(begin, begin + part.size())) {
-      all.push_back(problem);
-    }
+  for (const nlohmann::json& problems : gather_json(session, result.problems)) {
+    for (const auto& problem : problems) all.push_back(problem);
   }
   result.problems = all;
 }

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "workers/session.h"
+
+namespace quern {
+
+/// Collective. What every rank has to say, in rank order, on rank 0; empty elsewhere.
+std::vector<nlohmann::json> gather_json(Session& session, const nlohmann::json& mine);
+
+}  // namespace quern
