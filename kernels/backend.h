@@ -3,6 +3,8 @@
 #include <memory>
 #include <string>
 
+#include "kernels/codebook_solver.h"
+#include "kernels/gradient_ops.h"
 #include "kernels/layer_ops.h"
 #include "kernels/memory.h"
 #include "kernels/solver.h"
@@ -18,8 +20,10 @@ class Backend {
 
   virtual Memory& memory() noexcept = 0;
   virtual LayerOps& layers() noexcept = 0;
+  virtual GradientOps& gradients() noexcept = 0;
   virtual StatisticsOps& statistics() noexcept = 0;
   virtual Solver& solver() noexcept = 0;
+  virtual CodebookSolver& codebooks() noexcept = 0;
 
   /// Type of activations and of weights prepared for linear(): f32 on the CPU.
   virtual DType activation_dtype() const noexcept = 0;

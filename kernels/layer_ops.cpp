@@ -3,23 +3,16 @@
 #include "kernels/operands.h"
 
 namespace quern {
-namespace {
 
-bool same_type_and_shape(const ConstTensorView& a, const ConstTensorView& b) {
-  return a.dtype == b.dtype && a.shape == b.shape;
-}
-
-void check_geometry(const AttentionShape& shape) {
+void expect_geometry(const char* operation, const AttentionShape& shape) {
   const bool heads_fit = shape.heads > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0;
   if (heads_fit && shape.head_dim > 0 && shape.sequence_length > 0 && shape.window >= 0) return;
   throw ShapeError(fmt::format(
-      "attention: expected positive heads, kv_heads that divides them, head_dim and "
-      "sequence_length, and no negative window; got {} heads, {} kv_heads, head_dim {}, "
-      "sequence_length {}, window {}; this is a bug in Quern, please report it",
-      shape.heads, shape.kv_heads, shape.head_dim, shape.sequence_length, shape.window));
+      "{}: expected positive heads, kv_heads that divides them, head_dim and sequence_length, and "
+      "no negative window; got {} heads, {} kv_heads, head_dim {}, sequence_length {}, window {}; "
+      "this is a bug in Quern, please report it",
+      operation, shape.heads, shape.kv_heads, shape.head_dim, shape.sequence_length, shape.window));
 }
-
-}  // namespace
 
 void LayerOps::convert(ConstTensorView in, TensorView out) {
   expect_operands(is_plain_float(in.dtype) && is_plain_float(out.dtype) && in.shape == out.shape,
@@ -72,7 +65,7 @@ void LayerOps::rotate(TensorView x, ConstTensorView table, std::int64_t head_dim
 
 void LayerOps::attention(ConstTensorView q, ConstTensorView k, ConstTensorView v,
                          const AttentionShape& shape, TensorView out) {
-  check_geometry(shape);
+  expect_geometry("attention", shape);
   const bool fits = is_float_matrix(q) && q.shape[1] == shape.heads * shape.head_dim &&
                     q.shape[0] % shape.sequence_length == 0 &&
                     is_tensor(k, q.dtype, {q.shape[0], shape.kv_heads * shape.head_dim}) &&

@@ -11,6 +11,8 @@
 
 namespace quern {
 
+struct AttentionShape;
+
 /// One argument of an operation, named for the error message.
 struct Operand {
   const char* name;
@@ -27,6 +29,13 @@ inline void expect_operands(bool holds, const char* operation, const char* expec
                    dtype_name(operand.view.dtype), operand.view.shape.text());
   }
   throw ShapeError(text + "; this is a bug in Quern, please report it");
+}
+
+/// Throws ShapeError unless the heads and lengths are such as attention can work on.
+void expect_geometry(const char* operation, const AttentionShape& shape);
+
+inline bool same_type_and_shape(const ConstTensorView& a, const ConstTensorView& b) {
+  return a.dtype == b.dtype && a.shape == b.shape;
 }
 
 inline bool is_float_matrix(const ConstTensorView& view) {

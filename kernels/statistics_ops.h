@@ -16,6 +16,20 @@ struct GramView {
   TensorView overflow;   ///< [1] i64; > 0 after a contribution was too large for the exponents
 };
 
+/// F of one module in 64-bit fixed point: entry (n, k) of a sequence's squared gradient is
+/// multiplied by 2^exponents[n] and rounded to an integer. Views only; the owner keeps the tensors.
+struct FisherView {
+  TensorView sums;       ///< [N, K] i64
+  TensorView exponents;  ///< [N] i32
+  TensorView overflow;   ///< [1] i64; > 0 after a contribution was too large for the exponents
+};
+
+/// How a micro-batch is cut into sequences, and how many there are in all micro-batches together.
+struct SequenceCut {
+  std::int64_t sequence_length = 0;  ///< divides T
+  std::int64_t total_sequences = 0;  ///< at least 1 and those of the micro-batch
+};
+
 /// Layer statistics. Asynchronous on the backend's stream; ShapeError on views that do not fit.
 class StatisticsOps {
  public:
@@ -37,11 +51,39 @@ class StatisticsOps {
 
   static constexpr std::int64_t gram_chunk_rows = 512;
 
+  /// Chooses exponents from one micro-batch so that the largest entry of each row of F, if all
+  /// sequences are like those of x, fills at most 2^(62 - headroom_bits). Rows that are zero or not
+  /// finite get the exponent of the row with the largest entries; all get 0 where no row is usable.
+  /// x [T, K], dy [T, N] of the activation type, exponents [N] i32 out.
+  void choose_fisher_exponents(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
+                               int headroom_bits, TensorView exponents);
+
+  /// fisher.sums += fixed point of (dy_s^T x_s)^2 for every sequence s of the micro-batch; the
+  /// gradients [N, K] are formed in float32 and never all held. An entry of one sequence that
+  /// reaches 2^62 / total_sequences, or is NaN, is counted in fisher.overflow instead.
+  /// Kim et al., "SqueezeLLM", eq. 3, with one gradient per sequence.
+  void accumulate_fisher(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
+                         const FisherView& fisher);
+
+  /// out [N, K] f32 = sums * 2^-exponents, rounded to nearest.
+  void fisher_values(const FisherView& fisher, TensorView out);
+
+  /// out[t] = x[t] * sqrt(mean over n of dy[t, n]^2): then X^T X of out is GuidedQuant's H with one
+  /// group (Kim et al. 2025, eq. 6). x, out [T, K], dy [T, N].
+  void scale_by_gradient(ConstTensorView x, ConstTensorView dy, TensorView out);
+
  private:
   virtual void do_choose_gram_exponents(ConstTensorView x, std::int64_t total_tokens,
                                         int headroom_bits, TensorView exponents) = 0;
   virtual void do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
                                   const GramView& gram) = 0;
+  virtual void do_choose_fisher_exponents(ConstTensorView x, ConstTensorView dy,
+                                          const SequenceCut& cut, int headroom_bits,
+                                          TensorView exponents) = 0;
+  virtual void do_accumulate_fisher(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
+                                    const FisherView& fisher) = 0;
+  virtual void do_fisher_values(const FisherView& fisher, TensorView out) = 0;
+  virtual void do_scale_by_gradient(ConstTensorView x, ConstTensorView dy, TensorView out) = 0;
 };
 
 }  // namespace quern

@@ -9,8 +9,8 @@
 
 namespace quern {
 
-Activations::Activations(RunContext& context, const MicroBatches& batches)
-    : context_(context), batches_(batches) {
+Activations::Activations(RunContext& context, const MicroBatches& batches, std::string kind)
+    : context_(context), batches_(batches), kind_(std::move(kind)) {
   for (std::int64_t round = 0; round < rounds(); ++round) {
     const Session& session = context.session;
     if (batches.of_round(round, session.rank(), session.ranks()) >= 0) states_.emplace_back();
@@ -35,7 +35,7 @@ void Activations::embed(Forward& forward, const LayerWeights& ends) {
 std::vector<std::string> Activations::names(std::int64_t layer) const {
   std::vector<std::string> result;
   for (std::int64_t m = 0; m < batches_.count(); ++m) {
-    result.push_back(fmt::format("activations/layer-{:03}/micro-batch-{:05}.h5", layer, m));
+    result.push_back(fmt::format("activations/{}-{:03}/micro-batch-{:05}.h5", kind_, layer, m));
   }
   return result;
 }
@@ -55,23 +55,22 @@ void Activations::save(std::int64_t layer) {
       written.push_back(context_.store.write(all[m], bundle));
     }
   });
-  acknowledge(context_, written);
-  run_agreed(session, [&] {
-    for (std::int64_t earlier = 0; earlier < layer; ++earlier) {
-      for (const std::string& name : names(earlier)) {
-        if (!context_.store.contains(name)) continue;
-        session.is_root() ? context_.store.discard(name) : context_.store.forget(name);
-      }
-    }
-  });
+  acknowledge(session, context_.store, written);
+  std::vector<std::string> others;
+  for (std::size_t other = 0; other < context_.plan.layers.size(); ++other) {
+    const auto index = static_cast<std::int64_t>(other);
+    if (index == layer) continue;
+    for (std::string& name : names(index)) others.push_back(std::move(name));
+  }
+  discard(session, context_.store, others);
 }
 
-std::int64_t Activations::latest_saved(std::int64_t latest) {
-  for (std::int64_t layer = latest; layer > 0; --layer) {
+std::int64_t Activations::find_saved(std::span<const std::int64_t> layers) {
+  for (const std::int64_t layer : layers) {
     const std::vector<std::string> all = names(layer);
     const auto known = [&](const std::string& name) { return context_.store.contains(name); };
     if (!std::ranges::all_of(all, known)) continue;
-    set_aside_damaged(context_, all);
+    set_aside_damaged(context_.session, context_.store, all);
     if (std::ranges::all_of(all, known)) return layer;
   }
   return -1;

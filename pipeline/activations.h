@@ -1,7 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "pipeline/model/forward.h"
@@ -12,7 +13,9 @@ namespace quern {
 /// The states of this rank's micro-batches between layers, and their copies in the store.
 class Activations {
  public:
-  Activations(RunContext& context, const MicroBatches& batches);
+  /// kind: what the residuals are, "layer" inputs or "gradient" at a layer's input; names the
+  /// files.
+  Activations(RunContext& context, const MicroBatches& batches, std::string kind = "layer");
 
   const MicroBatches& batches() const noexcept { return batches_; }
   std::int64_t rounds() const { return batches_.rounds(context_.session.ranks()); }
@@ -22,12 +25,12 @@ class Activations {
   /// Residuals of layer 0 from the token ids.
   void embed(Forward& forward, const LayerWeights& ends);
 
-  /// Collective: commits the residuals as the inputs of `layer`; the inputs saved for earlier
-  /// layers are then deleted.
+  /// Collective: commits the residuals as those of `layer`; what was saved for other layers is then
+  /// deleted.
   void save(std::int64_t layer);
-  /// Collective: the latest layer up to `latest` whose inputs are all saved and whole; -1 if none.
-  std::int64_t latest_saved(std::int64_t latest);
-  /// Residuals of a layer found by latest_saved().
+  /// Collective: the first of `layers` whose residuals are all saved and whole; -1 if none is.
+  std::int64_t find_saved(std::span<const std::int64_t> layers);
+  /// Residuals of a layer found by find_saved().
   void restore(std::int64_t layer);
 
  private:
@@ -35,6 +38,7 @@ class Activations {
 
   RunContext& context_;
   const MicroBatches& batches_;
+  std::string kind_;
   std::vector<BlockState> states_;  ///< of this rank's micro-batches, by round
 };
 

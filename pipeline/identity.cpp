@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "pipeline/config/enum_names.h"
 #include "pipeline/config/resolved.h"
 #include "workers/comm/mpi_environment.h"
 #include "workers/files/atomic_file.h"
@@ -16,7 +17,8 @@ namespace quern {
 namespace {
 
 /// "  quantize.bits: 4 in the run directory, 3 now" for every leaf that differs.
-std::string differences(const nlohmann::json& then, const nlohmann::json& now) {
+std::string differences(const std::string& place, const nlohmann::json& then,
+                        const nlohmann::json& now) {
   const nlohmann::json before = then.flatten();
   const nlohmann::json after = now.flatten();
   const nlohmann::json absent = "absent";
@@ -24,8 +26,8 @@ std::string differences(const nlohmann::json& then, const nlohmann::json& now) {
   const auto report = [&](const std::string& key, const auto& old_value, const auto& new_value) {
     std::string path = key.substr(1);
     std::ranges::replace(path, '/', '.');
-    text += fmt::format("\n  {}: {} in the run directory, {} now", path, old_value.dump(),
-                        new_value.dump());
+    text +=
+        fmt::format("\n  {}: {} in {}, {} now", path, old_value.dump(), place, new_value.dump());
   };
   for (const auto& [key, value] : before.items()) {
     const nlohmann::json& other = after.contains(key) ? after[key] : absent;
@@ -53,19 +55,29 @@ nlohmann::json make_identity(const RunFile& config, const OpenModel& model,
           {"numerics", {{"quern", QUERN_VERSION}, {"backend", numerics}}}};
 }
 
-bool settle_identity(const std::filesystem::path& directory, const nlohmann::json& identity,
-                     const RunConfig& config, const CommitHook& hook) {
-  const std::filesystem::path path = directory / "identity.json";
+nlohmann::json statistics_identity(const nlohmann::json& run_identity) {
+  nlohmann::json identity = run_identity;
+  identity["config"] = nlohmann::json::object();
+  const auto calibration = run_identity.at("config").find("calibration");
+  if (calibration != run_identity.at("config").end()) {
+    identity["config"]["calibration"] = *calibration;
+  }
+  return identity;
+}
+
+bool settle_identity(const IdentityPlace& place, const nlohmann::json& identity,
+                     const CommitHook& hook) {
+  const std::filesystem::path path = place.directory / "identity.json";
   const bool there = std::filesystem::exists(path);
-  if (there && config.resume == Resume::never) {
+  if (there && place.resume == Resume::never) {
     throw ConfigError(
         fmt::format("run.resume: 'never', but {} holds an earlier run; choose another "
                     "run.directory or remove it",
-                    directory.string()));
+                    place.directory.string()));
   }
-  if (!there && config.resume == Resume::required) {
-    throw ConfigError(
-        fmt::format("run.resume: 'required', but {} holds no earlier run", directory.string()));
+  if (!there && place.resume == Resume::required) {
+    throw ConfigError(fmt::format("run.resume: 'required', but {} holds no earlier run",
+                                  place.directory.string()));
   }
   if (!there) {
     write_text_file(path, identity.dump(2) + "\n", hook);
@@ -74,15 +86,14 @@ bool settle_identity(const std::filesystem::path& directory, const nlohmann::jso
   nlohmann::json then = read_json_file(path);
   if (!then.is_object()) then = nlohmann::json::object();  // then everything differs
   nlohmann::json now = identity;
-  if (config.ignore_numerics) {
+  if (place.ignore_numerics) {
     then.erase("numerics");
     now.erase("numerics");
   }
   if (then == now) return true;
   throw ConfigError(fmt::format(
-      "run.directory: {} holds a run with other settings:{}\nuse another run.directory, undo the "
-      "change{}",
-      directory.string(), differences(then, now),
+      "{}: {} holds {} with other settings:{}\nuse another {}, undo the change{}", place.key,
+      place.directory.string(), place.contents, differences(place.name, then, now), place.key,
       then["numerics"] != now["numerics"] ? ", or accept other numerics with run.ignore_numerics"
                                           : ""));
 }
@@ -91,8 +102,7 @@ nlohmann::json make_provenance(const nlohmann::json& identity, const OutputConfi
   nlohmann::json provenance = identity;
   provenance["libraries"] = {mpi_library_version(), hdf5_library_version()};
   provenance["tool"] = fmt::format("quern {}", QUERN_VERSION);
-  provenance["output"] = {{"format", output.format == OutputFormat::gptq ? "gptq" : "dequantized"},
-                          {"shard_size", output.shard_bytes}};
+  provenance["output"] = {{"format", name_of(output.format)}, {"shard_size", output.shard_bytes}};
   return provenance;
 }
 

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/core/error.h"
+#include "pipeline/model_budget.h"
 
 namespace quern {
 namespace {
@@ -19,12 +20,43 @@ double calibration_tokens(const RunFile& config) {
   return real(config.calibration.samples) * real(config.calibration.text.sequence_length);
 }
 
-std::uint64_t state_bytes(const PlannedModule& planned) {
+std::uint64_t state_bytes(const PlannedModule& planned, const QuantizeConfig& config) {
   const std::int64_t k = planned.module.in_features;
   const std::int64_t n = planned.module.out_features;
   const std::int64_t words = (k * planned.grid.bits + 31) / 32;
+  if (config.target_bits) {
+    return static_cast<std::uint64_t>(*config.target_bits * real(k * n) / 8.0);
+  }
+  if (config.method == Method::squeezellm) {
+    const double outliers = config.sparsity.total() * real(k * n);
+    return static_cast<std::uint64_t>(words * n * 4 + (n << planned.grid.bits) * 4 + (n + 1) * 4) +
+           8 * static_cast<std::uint64_t>(outliers);
+  }
   return static_cast<std::uint64_t>(words * n * 4 +
                                     group_count(k, planned.grid.group_size) * n * 3 + k * 4);
+}
+
+/// Work on one module alone.
+double module_flops(const PlannedModule& planned, const QuantizeConfig& config) {
+  const double k = real(planned.module.in_features);
+  const double n = real(planned.module.out_features);
+  if (config.method != Method::squeezellm) return n * k * k;
+  const double clustering = n * k * 16.0 * real(std::int64_t{1} << planned.grid.bits);
+  const double sweeps = config.codebook_search == CodebookSearch::lnq ? 16.0 : 0.0;
+  return clustering + sweeps * n * k * k;
+}
+
+/// Multiplications that the statistics of an input take beyond the passes through the layer.
+double statistics_flops(const BundleUnit& bundle, const RunFile& config) {
+  const double k = real(bundle.input.features);
+  const double tokens = calibration_tokens(config);
+  if (config.quantize.method != Method::squeezellm) return tokens * k * k;
+  double flops = 0;
+  for (const LinearModule& module : bundle.input.modules) {
+    flops += 2.0 * tokens * real(module.out_features) * k;
+    if (config.quantize.codebook_search == CodebookSearch::lnq) flops += tokens * k * k;
+  }
+  return flops;
 }
 
 BundleUnit make_bundle(std::string name, const LayerInput& input, const RunFile& config) {
@@ -34,12 +66,12 @@ BundleUnit make_bundle(std::string name, const LayerInput& input, const RunFile&
     const ModuleSettings settings = settings_for(config.quantize, module.name);
     if (settings.skip) continue;
     bundle.modules.push_back({module, settings.grid});
-    bundle.solve_flops += real(module.out_features) * k * k;
-    bundle.state_bytes += state_bytes(bundle.modules.back());
+    bundle.solve_flops += module_flops(bundle.modules.back(), config.quantize);
+    bundle.state_bytes += state_bytes(bundle.modules.back(), config.quantize);
   }
   if (bundle.modules.empty() || config.quantize.method == Method::rtn) return bundle;
-  bundle.solve_flops += k * k * k / 3.0;
-  bundle.gram_flops = calibration_tokens(config) * k * k;
+  if (config.quantize.method == Method::gptq) bundle.solve_flops += k * k * k / 3.0;
+  bundle.statistics_flops = statistics_flops(bundle, config);
   return bundle;
 }
 
@@ -107,6 +139,25 @@ void warn_about_schemes(const Plan& plan, const RunFile& config,
   }
 }
 
+/// SqueezeLLM's own loader and kernels know 3 and 4 bits; the packing wants whole words.
+void check_codebook_formats(const Plan& plan, const RunFile& config,
+                            std::vector<std::string>& warnings) {
+  const OutputFormat format = config.output.format;
+  if (format != OutputFormat::squeezellm && format != OutputFormat::squeezellm_safetensors) return;
+  for (const BundleUnit* bundle : plan.stored_bundles()) {
+    if (bundle->input.features % 32 == 0) continue;
+    throw InputError(fmt::format(
+        "module '{}' has {} in features; the squeezellm formats pack 32 at a time; skip it by a "
+        "rule, or choose output.format dequantized",
+        bundle->modules.front().module.name, bundle->input.features));
+  }
+  const int bits = config.quantize.grid.bits;
+  if (format == OutputFormat::squeezellm && bits != 3 && bits != 4) {
+    warnings.push_back(
+        fmt::format("SqueezeLLM's kernels do not take {} bits (they take 3 and 4)", bits));
+  }
+}
+
 std::uint64_t output_bytes(const ModelGraph& graph, const Plan& plan, const RunFile& config) {
   const std::uint64_t element = dtype_bytes(graph.geometry.dtype);
   std::uint64_t total = 0;
@@ -168,66 +219,115 @@ Plan make_plan(const ModelGraph& graph, const RunFile& config) {
         make_bundle("layers/lm-head/bundle-00.h5", {"head", 0, head.in_features, {head}}, config));
   }
   warn_about_schemes(plan, config, plan.warnings);
+  check_codebook_formats(plan, config, plan.warnings);
+  check_target(plan, config.quantize);
   return plan;
 }
 
-std::vector<int> assign_owners(const std::vector<BundleUnit>& bundles, int ranks) {
+std::vector<int> assign_owners(std::span<const BundleUnit* const> bundles, int ranks) {
   std::vector<std::size_t> order(bundles.size());
   std::iota(order.begin(), order.end(), 0U);
   std::ranges::stable_sort(order, std::ranges::greater{},
-                           [&](std::size_t i) { return bundles[i].solve_flops; });
+                           [&](std::size_t i) { return bundles[i]->solve_flops; });
   std::vector<double> load(static_cast<std::size_t>(ranks));
   std::vector<int> owners(bundles.size());
   for (const std::size_t i : order) {
     const auto lightest = std::ranges::min_element(load);
-    *lightest += bundles[i].solve_flops;
+    *lightest += bundles[i]->solve_flops;
     owners[i] = static_cast<int>(lightest - load.begin());
   }
   return owners;
+}
+
+std::vector<int> assign_owners(const std::vector<BundleUnit>& bundles, int ranks) {
+  std::vector<const BundleUnit*> pointers;
+  for (const BundleUnit& bundle : bundles) pointers.push_back(&bundle);
+  return assign_owners(pointers, ranks);
 }
 
 std::uint64_t Estimate::peak_rank_bytes() const noexcept {
   return activation_bytes + weight_bytes + statistics_bytes + solver_bytes;
 }
 
-Estimate estimate(const ModelGraph& graph, const Plan& plan, const RunFile& config, int ranks) {
-  Estimate result;
+namespace {
+
+/// Bytes of what is summed for one input, and of the largest working space of its solver.
+std::uint64_t statistics_bytes(const BundleUnit& bundle, const QuantizeConfig& config) {
+  const auto k = static_cast<std::uint64_t>(bundle.input.features);
+  if (config.method == Method::rtn) return 0;
+  if (config.method == Method::gptq) return 8 * k * k;
+  std::uint64_t bytes = 0;
+  for (const LinearModule& module : bundle.input.modules) {
+    bytes += 8 * k * static_cast<std::uint64_t>(module.out_features);
+    if (config.codebook_search == CodebookSearch::lnq) bytes += 8 * k * k;
+  }
+  return bytes;
+}
+
+/// Of a rank's micro-batches between layers, of one inside a layer, and of the layer inputs that a
+/// backward pass keeps.
+std::uint64_t activation_bytes(const ModelGeometry& geometry, const RunFile& config, int ranks) {
   const std::int64_t batch_tokens =
       config.calibration.micro_batch * config.calibration.text.sequence_length;
   const std::int64_t batches = (config.calibration.samples + config.calibration.micro_batch - 1) /
                                config.calibration.micro_batch;
   const auto mine = static_cast<std::uint64_t>((batches + ranks - 1) / ranks * batch_tokens);
-  const auto hidden = static_cast<std::uint64_t>(graph.geometry.hidden);
-  const auto widest =
-      static_cast<std::uint64_t>(std::max(graph.geometry.intermediate, graph.geometry.hidden));
-  const bool keeps_inputs = config.quantize.true_sequential;
-  const bool keeps_both = config.quantize.propagation == Propagation::original;
-  result.activation_bytes =
+  const auto hidden = static_cast<std::uint64_t>(geometry.hidden);
+  const auto widest = static_cast<std::uint64_t>(std::max(geometry.intermediate, geometry.hidden));
+  const bool backward = config.quantize.method == Method::squeezellm;
+  const bool keeps_inputs = config.quantize.true_sequential && !backward;
+  const bool keeps_both = config.quantize.propagation == Propagation::original || backward;
+  std::uint64_t bytes =
       4 * (mine * hidden * (keeps_both ? 2 : 1) + (keeps_inputs ? mine * widest : 0) +
-           static_cast<std::uint64_t>(batch_tokens) * (hidden + 3 * widest));
+           static_cast<std::uint64_t>(batch_tokens) * (hidden + 3 * widest) * (backward ? 2 : 1));
+  if (backward) {
+    const std::uint64_t all = 4 * mine * hidden * static_cast<std::uint64_t>(geometry.layers);
+    const std::uint64_t limit = config.run.activation_bytes;
+    bytes += limit == 0 ? all : std::min(all, limit);
+  }
+  return bytes;
+}
+
+std::uint64_t solver_bytes(const BundleUnit& bundle, const QuantizeConfig& config) {
+  const auto k = static_cast<std::uint64_t>(bundle.input.features);
+  std::uint64_t bytes = config.method == Method::squeezellm ? 0 : 3 * 8 * k * k;
+  for (const PlannedModule& planned : bundle.modules) {
+    const std::uint64_t weights = k * static_cast<std::uint64_t>(planned.module.out_features);
+    const bool codebook = config.method == Method::squeezellm;
+    const bool refines = config.codebook_search == CodebookSearch::lnq;
+    bytes = std::max(bytes, codebook ? 16 * weights + (refines ? 8 * k * k : 0)
+                                     : 2 * 8 * k * k + 3 * 8 * weights);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Estimate estimate(const ModelGraph& graph, const Plan& plan, const RunFile& config, int ranks) {
+  Estimate result;
+  const bool backward = config.quantize.method == Method::squeezellm;
+  const bool keeps_inputs = config.quantize.true_sequential && !backward;
+  const bool keeps_both = config.quantize.propagation == Propagation::original || backward;
+  result.activation_bytes = activation_bytes(graph.geometry, config, ranks);
   for (const LayerUnit& layer : plan.layers) {
     result.weight_bytes = std::max(result.weight_bytes, layer.weight_elems * 8);
-    result.forward_flops += layer.forward_flops * (keeps_inputs || keeps_both ? 1 : 2);
-    std::uint64_t grams = 0;
+    const double passes = backward ? 3 : keeps_inputs || keeps_both ? 1 : 2;
+    result.forward_flops += layer.forward_flops * passes;
+    std::uint64_t sums = 0;
     for (const BundleUnit& bundle : layer.bundles) {
-      const auto k = static_cast<std::uint64_t>(bundle.input.features);
-      std::uint64_t solver = 3 * 8 * k * k;
-      for (const PlannedModule& planned : bundle.modules) {
-        solver = std::max(
-            solver,
-            2 * 8 * k * k + 3 * 8 * k * static_cast<std::uint64_t>(planned.module.out_features));
-      }
-      result.solver_bytes = std::max(result.solver_bytes, solver);
-      grams = keeps_inputs ? std::max(grams, 8 * k * k) : grams + 8 * k * k;
+      result.solver_bytes = std::max(result.solver_bytes, solver_bytes(bundle, config.quantize));
+      const std::uint64_t bytes = statistics_bytes(bundle, config.quantize);
+      sums = keeps_inputs ? std::max(sums, bytes) : sums + bytes;
     }
-    if (config.quantize.method != Method::rtn) {
-      result.statistics_bytes = std::max(result.statistics_bytes, grams);
-    }
+    result.statistics_bytes = std::max(result.statistics_bytes, sums);
   }
   for (const BundleUnit* bundle : plan.stored_bundles()) {
-    result.gram_flops += bundle->gram_flops;
+    result.statistics_flops += bundle->statistics_flops;
     result.solve_flops += bundle->solve_flops;
     result.state_bytes += bundle->state_bytes;
+    if (config.run.statistics == Statistics::keep || allocates_by_statistics(config.quantize)) {
+      result.state_bytes += statistics_bytes(*bundle, config.quantize) / (backward ? 2 : 1);
+    }
   }
   result.output_bytes = output_bytes(graph, plan, config);
   return result;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,9 +22,9 @@ struct BundleUnit {
   std::string name;  ///< in the state store: "layers/layer-007/bundle-02.h5"
   LayerInput input;
   std::vector<PlannedModule> modules;
-  double gram_flops = 0;
+  double statistics_flops = 0;
   double solve_flops = 0;
-  std::uint64_t state_bytes = 0;  ///< codes, scales, zeros, group indices
+  std::uint64_t state_bytes = 0;  ///< codes and what turns them into weights
 };
 
 struct LayerUnit {
@@ -48,18 +49,19 @@ Plan make_plan(const ModelGraph& graph, const RunFile& config);
 
 /// The rank that solves each bundle: longest first, each to the rank with the least work so far,
 /// ties to the lower rank. Pure.
+std::vector<int> assign_owners(std::span<const BundleUnit* const> bundles, int ranks);
 std::vector<int> assign_owners(const std::vector<BundleUnit>& bundles, int ranks);
 
 /// What a run will take on each of `ranks` ranks, in bytes; the disk figures are for the job.
 struct Estimate {
   std::uint64_t activation_bytes = 0;  ///< of a rank's micro-batches
   std::uint64_t weight_bytes = 0;      ///< largest layer, on the device and prefetched
-  std::uint64_t statistics_bytes = 0;  ///< H of the inputs held at once
+  std::uint64_t statistics_bytes = 0;  ///< H or F of the inputs held at once
   std::uint64_t solver_bytes = 0;      ///< largest bundle on its owner
   std::uint64_t state_bytes = 0;       ///< bundle files on disk
   std::uint64_t output_bytes = 0;      ///< exported model on disk
   double forward_flops = 0;            ///< of the job
-  double gram_flops = 0;
+  double statistics_flops = 0;
   double solve_flops = 0;
 
   std::uint64_t peak_rank_bytes() const noexcept;

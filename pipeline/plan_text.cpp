@@ -5,30 +5,41 @@
 namespace quern {
 namespace {
 
-nlohmann::json bundle_json(const BundleUnit& bundle, int owner) {
+/// What the method is given: tables have neither groups nor signs, and target_bits chooses the
+/// bits.
+nlohmann::json module_json(const PlannedModule& planned, const QuantizeConfig& config) {
+  const auto& [module, grid] = planned;
+  nlohmann::json row = {{"name", module.name},
+                        {"out_features", module.out_features},
+                        {"in_features", module.in_features},
+                        {"bits", grid.bits}};
+  if (config.target_bits) row["bits"] = nullptr;
+  if (config.method == Method::squeezellm) return row;
+  row["group_size"] = grid.group_size;
+  row["symmetric"] = grid.symmetric;
+  return row;
+}
+
+nlohmann::json bundle_json(const BundleUnit& bundle, const QuantizeConfig& config, int owner) {
   nlohmann::json modules = nlohmann::json::array();
-  for (const auto& [module, grid] : bundle.modules) {
-    modules.push_back({{"name", module.name},
-                       {"out_features", module.out_features},
-                       {"in_features", module.in_features},
-                       {"bits", grid.bits},
-                       {"group_size", grid.group_size},
-                       {"symmetric", grid.symmetric}});
+  for (const PlannedModule& planned : bundle.modules) {
+    modules.push_back(module_json(planned, config));
   }
   return {{"name", bundle.name},
           {"input", bundle.input.name},
           {"owner", owner},
           {"modules", modules},
-          {"gram_flops", bundle.gram_flops},
+          {"statistics_flops", bundle.statistics_flops},
           {"solve_flops", bundle.solve_flops},
           {"state_bytes", bundle.state_bytes}};
 }
 
-nlohmann::json bundles_json(const std::vector<BundleUnit>& bundles, int ranks) {
+nlohmann::json bundles_json(const std::vector<BundleUnit>& bundles, const QuantizeConfig& config,
+                            int ranks) {
   const std::vector<int> owners = assign_owners(bundles, ranks);
   nlohmann::json rows = nlohmann::json::array();
   for (std::size_t i = 0; i < bundles.size(); ++i) {
-    if (!bundles[i].modules.empty()) rows.push_back(bundle_json(bundles[i], owners[i]));
+    if (!bundles[i].modules.empty()) rows.push_back(bundle_json(bundles[i], config, owners[i]));
   }
   return rows;
 }
@@ -39,6 +50,16 @@ std::string gigabytes(const nlohmann::json& bytes) {
                      : fmt::format("{:.2f} GB", value / 1e9);
 }
 
+std::string bits_text(const nlohmann::json& module) {
+  const nlohmann::json& bits = module.at("bits");
+  return bits.is_null() ? "bits by the target" : fmt::format("{} bits", bits.get<int>());
+}
+
+std::string group_text(const nlohmann::json& module) {
+  const auto size = module.find("group_size");
+  return size == module.end() ? "" : fmt::format(", group {}", size->get<std::int64_t>());
+}
+
 std::string bundle_lines(const nlohmann::json& bundles) {
   std::string text;
   for (const auto& bundle : bundles) {
@@ -47,11 +68,10 @@ std::string bundle_lines(const nlohmann::json& bundles) {
                         bundle.at("solve_flops").get<double>() / 1e9,
                         gigabytes(bundle.at("state_bytes")), bundle.at("input").get<std::string>());
     for (const auto& module : bundle.at("modules")) {
-      text +=
-          fmt::format("    {} [{}, {}] {} bits, group {}\n", module.at("name").get<std::string>(),
-                      module.at("out_features").get<std::int64_t>(),
-                      module.at("in_features").get<std::int64_t>(), module.at("bits").get<int>(),
-                      module.at("group_size").get<std::int64_t>());
+      text += fmt::format("    {} [{}, {}] {}{}\n", module.at("name").get<std::string>(),
+                          module.at("out_features").get<std::int64_t>(),
+                          module.at("in_features").get<std::int64_t>(), bits_text(module),
+                          group_text(module));
     }
   }
   return text;
@@ -67,15 +87,15 @@ nlohmann::json plan_json(const ModelGraph& graph, const Plan& plan, const RunFil
     layers.push_back({{"layer", layer.layer},
                       {"forward_flops", layer.forward_flops},
                       {"weights", layer.weight_elems},
-                      {"bundles", bundles_json(layer.bundles, ranks)}});
+                      {"bundles", bundles_json(layer.bundles, config.quantize, ranks)}});
   }
   return {{"model_type", graph.geometry.model_type},
           {"ranks", ranks},
           {"layers", layers},
-          {"head", bundles_json(plan.head, ranks)},
+          {"head", bundles_json(plan.head, config.quantize, ranks)},
           {"flops",
            {{"forward", predicted.forward_flops},
-            {"gram", predicted.gram_flops},
+            {"statistics", predicted.statistics_flops},
             {"solve", predicted.solve_flops}}},
           {"memory_per_rank",
            {{"activations", predicted.activation_bytes},
@@ -99,10 +119,11 @@ std::string plan_text(const nlohmann::json& plan) {
   const auto& flops = plan.at("flops");
   const auto& memory = plan.at("memory_per_rank");
   text += fmt::format(
-      "total, {} ranks\n  work    forward {:.3g}, statistics {:.3g}, solve {:.3g} "
+      "total, {} rank{}\n  work    forward {:.3g}, statistics {:.3g}, solve {:.3g} "
       "Tflop\n",
-      plan.at("ranks").get<int>(), flops.at("forward").get<double>() / 1e12,
-      flops.at("gram").get<double>() / 1e12, flops.at("solve").get<double>() / 1e12);
+      plan.at("ranks").get<int>(), plan.at("ranks") == 1 ? "" : "s",
+      flops.at("forward").get<double>() / 1e12, flops.at("statistics").get<double>() / 1e12,
+      flops.at("solve").get<double>() / 1e12);
   text +=
       fmt::format("  memory  {} per rank: activations {}, weights {}, statistics {}, solver {}\n",
                   gigabytes(memory.at("peak")), gigabytes(memory.at("activations")),

@@ -7,15 +7,10 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/run_weights.h"
+#include "workers/agreement.h"
 
 namespace quern {
 namespace {
-
-std::vector<std::string> all_bundle_names(const Plan& plan) {
-  std::vector<std::string> names;
-  for (const BundleUnit* bundle : plan.stored_bundles()) names.push_back(bundle->name);
-  return names;
-}
 
 /// Owners of a layer's bundles, by address.
 int owner_of(const BundleUnit* bundle, const std::vector<BundleUnit>& bundles, int ranks) {
@@ -25,15 +20,16 @@ int owner_of(const BundleUnit* bundle, const std::vector<BundleUnit>& bundles, i
 
 }  // namespace
 
-QuantizeFlow::QuantizeFlow(RunContext& context, const MicroBatches* batches, Progress& progress)
+QuantizeFlow::QuantizeFlow(RunContext& context, QuantizeBundles& quantize,
+                           const MicroBatches& batches, StatisticsStore* statistics,
+                           Progress& progress)
     : context_(context),
       progress_(progress),
-      quantize_(context),
-      loader_(context.session, *context.model.weights) {
-  if (batches == nullptr) return;
-  forward_.emplace(context.session, context.model.graph, batches->sequence_length());
-  activations_.emplace(context, *batches);
-}
+      quantize_(quantize),
+      statistics_(statistics),
+      loader_(context.session, *context.model.weights),
+      forward_(context.session, context.model.graph, batches.sequence_length()),
+      activations_(context, batches) {}
 
 bool QuantizeFlow::original_propagation() const {
   return context_.config.quantize.propagation == Propagation::original;
@@ -74,7 +70,6 @@ std::vector<QuantizeFlow::Group> QuantizeFlow::groups(const LayerUnit& unit) con
 }
 
 void QuantizeFlow::run() {
-  set_aside_damaged(context_, all_bundle_names(context_.plan));
   const std::int64_t first_open = first_open_layer();
   const auto layers = static_cast<std::int64_t>(context_.plan.layers.size());
   progress_.begin("quantize layer", layers, first_open);
@@ -83,7 +78,7 @@ void QuantizeFlow::run() {
                           return committed(bundle);
                         });
   if (!all_done) {
-    std::int64_t layer = activations_ ? start_activations(first_open) : first_open;
+    std::int64_t layer = start_activations(first_open);
     for (; layer < first_open; ++layer) replay_layer(layer);
     for (; layer < layers; ++layer) {
       process_layer(context_.plan.layers[static_cast<std::size_t>(layer)]);
@@ -97,15 +92,17 @@ void QuantizeFlow::run() {
 
 /// Residuals of the latest layer they are saved for, or of layer 0.
 std::int64_t QuantizeFlow::start_activations(std::int64_t first_open) {
-  const std::int64_t saved = activations_->latest_saved(first_open);
+  std::vector<std::int64_t> latest_first;
+  for (std::int64_t layer = first_open; layer > 0; --layer) latest_first.push_back(layer);
+  const std::int64_t saved = activations_.find_saved(latest_first);
   if (saved > 0) {
     context_.session.log->info("inputs of layer {} restored from the run directory", saved);
-    activations_->restore(saved);
+    activations_.restore(saved);
     return saved;
   }
   const auto lap = context_.watch.lap("load");
-  const LayerWeights ends = loader_.load(forward_->embedding_tensors());
-  activations_->embed(*forward_, ends);
+  const LayerWeights ends = loader_.load(forward_.embedding_tensors());
+  activations_.embed(forward_, ends);
   return 0;
 }
 
@@ -117,11 +114,11 @@ void QuantizeFlow::replay_layer(std::int64_t layer) {
   const LayerWeights weights =
       (original_propagation() ? loader_ : replay_loader).load(graph.tensors);
   const auto block =
-      make_block(context_.model.graph, layer, forward_->rope(), *context_.session.backend);
+      make_block(context_.model.graph, layer, forward_.rope(), *context_.session.backend);
   context_.session.enter(fmt::format("layer {}: replay", layer));
   const auto lap = context_.watch.lap("replay");
-  for (std::int64_t round = 0; round < activations_->rounds(); ++round) {
-    BlockState* state = activations_->in_round(round);
+  for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
+    BlockState* state = activations_.in_round(round);
     if (state == nullptr) continue;
     block->begin(weights, *state);
     for (int stage = 0; stage < graph.stages(); ++stage) block->advance(stage, weights, *state);
@@ -132,8 +129,8 @@ void QuantizeFlow::replay_layer(std::int64_t layer) {
 
 void QuantizeFlow::process_layer(const LayerUnit& unit) {
   const std::int64_t every = context_.config.run.save_activations;
-  if (activations_ && every > 0 && unit.layer > 0 && unit.layer % every == 0) {
-    activations_->save(unit.layer);
+  if (every > 0 && unit.layer > 0 && unit.layer % every == 0) {
+    activations_.save(unit.layer);
   }
   const auto& layers = context_.model.graph.layers;
   const auto index = static_cast<std::size_t>(unit.layer);
@@ -144,16 +141,10 @@ void QuantizeFlow::process_layer(const LayerUnit& unit) {
     weights = loader_.load(layers[index].tensors);
     if (index + 1 < layers.size()) loader_.prefetch(layers[index + 1].tensors);
   }
-  if (!activations_) {
-    Group all;
-    for (const BundleUnit& bundle : unit.bundles) all.bundles.push_back(&bundle);
-    solve_missing(unit, all, weights, nullptr);
-    return;
-  }
   const auto block =
-      make_block(context_.model.graph, unit.layer, forward_->rope(), *context_.session.backend);
-  for (std::int64_t round = 0; round < activations_->rounds(); ++round) {
-    if (BlockState* state = activations_->in_round(round)) block->begin(weights, *state);
+      make_block(context_.model.graph, unit.layer, forward_.rope(), *context_.session.backend);
+  for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
+    if (BlockState* state = activations_.in_round(round)) block->begin(weights, *state);
   }
   for (const Group& group : groups(unit)) process_group(unit, group, weights, *block);
 }
@@ -161,12 +152,12 @@ void QuantizeFlow::process_layer(const LayerUnit& unit) {
 void QuantizeFlow::process_group(const LayerUnit& unit, const Group& group, LayerWeights& weights,
                                  DecoderBlock& block) {
   outputs_.clear();
-  solve_missing(unit, group, weights, &block);
+  solve_missing(unit, group, weights, block);
   const bool ends_layer = group.last_stage == unit.bundles.back().input.stage;
   if (ends_layer && !needs_outputs(unit.layer)) return;
   if (!outputs_.empty()) {
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
-      *activations_->in_round(static_cast<std::int64_t>(i)) = std::move(outputs_[i]);
+      *activations_.in_round(static_cast<std::int64_t>(i)) = std::move(outputs_[i]);
     }
     return;
   }
@@ -183,8 +174,8 @@ void QuantizeFlow::process_group(const LayerUnit& unit, const Group& group, Laye
 
 void QuantizeFlow::advance(const Group& group, const LayerWeights& weights, DecoderBlock& block) {
   const auto lap = context_.watch.lap("forward");
-  for (std::int64_t round = 0; round < activations_->rounds(); ++round) {
-    BlockState* state = activations_->in_round(round);
+  for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
+    BlockState* state = activations_.in_round(round);
     if (state == nullptr) continue;
     for (int stage = group.first_stage; stage <= group.last_stage; ++stage) {
       block.advance(stage, weights, *state);
@@ -194,31 +185,50 @@ void QuantizeFlow::advance(const Group& group, const LayerWeights& weights, Deco
 }
 
 void QuantizeFlow::solve_missing(const LayerUnit& unit, const Group& group,
-                                 const LayerWeights& weights, DecoderBlock* block) {
+                                 const LayerWeights& weights, DecoderBlock& block) {
   std::vector<const BundleUnit*> missing;
-  for (const BundleUnit* bundle : group.bundles) {
-    if (!committed(*bundle)) missing.push_back(bundle);
-  }
-  if (missing.empty()) return;
-  std::unique_ptr<Calibrate> statistics;
-  if (block != nullptr) statistics = measure(group, missing, weights, *block);
   std::vector<int> owners;
-  for (const BundleUnit* bundle : missing) {
+  for (const BundleUnit* bundle : group.bundles) {
+    if (committed(*bundle)) continue;
+    missing.push_back(bundle);
     owners.push_back(owner_of(bundle, unit.bundles, context_.session.ranks()));
   }
-  if (statistics) {
+  if (missing.empty()) return;
+  const std::unique_ptr<Calibrate> measured = measure(group, missing, weights, block);
+  solve_measured(missing, owners, *measured, weights);
+  stop_if_asked(context_);
+}
+
+/// H summed at the owners, kept if asked for, and used.
+void QuantizeFlow::solve_measured(std::span<const BundleUnit* const> missing,
+                                  std::span<const int> owners, Calibrate& measured,
+                                  const LayerWeights& weights) {
+  Session& session = context_.session;
+  {
     const auto lap = context_.watch.lap("reduce");
-    context_.session.enter(fmt::format("layer {}: reduce H", unit.layer));
-    statistics->reduce(owners);
+    session.enter(fmt::format("reduce H of {}", missing.front()->name));
+    measured.reduce(owners);
   }
+  std::vector<BundleStatistics> statistics(missing.size());
   std::vector<BundleTask> tasks;
+  std::vector<JournalEntry> written;
   for (std::size_t i = 0; i < missing.size(); ++i) {
-    BundleTask task{missing[i], owners[i], std::nullopt};
-    if (statistics) task.gram = statistics->gram(i).view();
-    tasks.push_back(task);
+    statistics[i].gram = std::move(measured.gram(i));
+    tasks.push_back({missing[i], owners[i], &statistics[i]});
+  }
+  if (statistics_ != nullptr) {
+    const auto lap = context_.watch.lap("keep statistics");
+    run_agreed(session, [&] {
+      for (std::size_t i = 0; i < missing.size(); ++i) {
+        if (owners[i] != session.rank()) continue;
+        for (JournalEntry& entry : statistics_->write(*missing[i], statistics[i])) {
+          written.push_back(std::move(entry));
+        }
+      }
+    });
+    statistics_->acknowledge(written);
   }
   quantize_.solve(tasks, weights);
-  stop_if_asked(context_);
 }
 
 std::unique_ptr<Calibrate> QuantizeFlow::measure(const Group& group,
@@ -227,10 +237,10 @@ std::unique_ptr<Calibrate> QuantizeFlow::measure(const Group& group,
   std::vector<std::int64_t> features;
   for (const BundleUnit* bundle : missing) features.push_back(bundle->input.features);
   auto statistics = std::make_unique<Calibrate>(context_.session, std::move(features),
-                                                activations_->batches().tokens());
+                                                activations_.batches().tokens());
   context_.session.enter(fmt::format("measure {}", missing.front()->name));
   while (true) {
-    for (std::int64_t round = 0; round < activations_->rounds(); ++round) {
+    for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
       measure_batch(group, missing, weights, block, *statistics, round);
     }
     if (!statistics->overflowed()) return statistics;
@@ -243,7 +253,7 @@ std::unique_ptr<Calibrate> QuantizeFlow::measure(const Group& group,
 void QuantizeFlow::measure_batch(const Group& group, std::span<const BundleUnit* const> missing,
                                  const LayerWeights& weights, DecoderBlock& block,
                                  Calibrate& statistics, std::int64_t round) {
-  BlockState* state = activations_->in_round(round);
+  BlockState* state = activations_.in_round(round);
   const bool carries = original_propagation();
   const bool moves = carries || group.first_stage != group.last_stage;
   BlockState copy;
@@ -276,29 +286,20 @@ void QuantizeFlow::measure_batch(const Group& group, std::span<const BundleUnit*
 
 void QuantizeFlow::process_head() {
   if (context_.plan.head.empty() || committed(context_.plan.head.front())) return;
-  const BundleUnit& bundle = context_.plan.head.front();
-  LayerWeights ends = loader_.load(
-      forward_ ? forward_->head_tensors()
-               : std::vector{context_.model.graph.tensor(bundle.input.modules.front().role)});
-  std::unique_ptr<Calibrate> statistics;
-  const int owner = owner_of(&bundle, context_.plan.head, context_.session.ranks());
-  if (activations_) {
-    statistics = std::make_unique<Calibrate>(context_.session, std::vector{bundle.input.features},
-                                             activations_->batches().tokens());
-    do {
-      for (std::int64_t round = 0; round < activations_->rounds(); ++round) {
-        const BlockState* state = activations_->in_round(round);
-        Tensor input;
-        if (state != nullptr) input = forward_->head_input(ends, state->residual.view());
-        if (round == 0) statistics->choose_exponents(0, state == nullptr ? nullptr : &input);
-        if (state != nullptr) statistics->add(0, input);
-      }
-    } while (statistics->overflowed() && (statistics->widen(), true));
-    statistics->reduce(std::span(&owner, 1));
-  }
-  const BundleTask task{&bundle, owner,
-                        statistics ? std::optional(statistics->gram(0).view()) : std::nullopt};
-  quantize_.solve(std::span(&task, 1), ends);
+  const BundleUnit* bundle = &context_.plan.head.front();
+  const LayerWeights ends = loader_.load(forward_.head_tensors());
+  const int owner = owner_of(bundle, context_.plan.head, context_.session.ranks());
+  Calibrate measured(context_.session, {bundle->input.features}, activations_.batches().tokens());
+  do {
+    for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
+      const BlockState* state = activations_.in_round(round);
+      Tensor input;
+      if (state != nullptr) input = forward_.head_input(ends, state->residual.view());
+      if (round == 0) measured.choose_exponents(0, state == nullptr ? nullptr : &input);
+      if (state != nullptr) measured.add(0, input);
+    }
+  } while (measured.overflowed() && (measured.widen(), true));
+  solve_measured({&bundle, 1}, {&owner, 1}, measured, ends);
 }
 
 }  // namespace quern

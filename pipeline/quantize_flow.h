@@ -1,7 +1,7 @@
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <span>
 #include <vector>
 
 #include "pipeline/activations.h"
@@ -11,6 +11,7 @@
 #include "pipeline/run_context.h"
 #include "pipeline/stages/calibrate.h"
 #include "pipeline/stages/quantize.h"
+#include "pipeline/statistics_store.h"
 
 namespace quern {
 
@@ -18,8 +19,9 @@ namespace quern {
 /// Collective; the same on every rank. Resumes from whatever the store holds.
 class QuantizeFlow {
  public:
-  /// batches: absent for a method without calibration.
-  QuantizeFlow(RunContext& context, const MicroBatches* batches, Progress& progress);
+  /// statistics: where H is kept for other runs (propagation original only); nullptr: nowhere.
+  QuantizeFlow(RunContext& context, QuantizeBundles& quantize, const MicroBatches& batches,
+               StatisticsStore* statistics, Progress& progress);
 
   /// Throws Interrupted between units when a signal asks for it.
   void run();
@@ -42,7 +44,9 @@ class QuantizeFlow {
   void process_group(const LayerUnit& unit, const Group& group, LayerWeights& weights,
                      DecoderBlock& block);
   void solve_missing(const LayerUnit& unit, const Group& group, const LayerWeights& weights,
-                     DecoderBlock* block);
+                     DecoderBlock& block);
+  void solve_measured(std::span<const BundleUnit* const> missing, std::span<const int> owners,
+                      Calibrate& measured, const LayerWeights& weights);
   std::unique_ptr<Calibrate> measure(const Group& group, std::span<const BundleUnit* const> missing,
                                      const LayerWeights& weights, DecoderBlock& block);
   void measure_batch(const Group& group, std::span<const BundleUnit* const> missing,
@@ -54,10 +58,11 @@ class QuantizeFlow {
 
   RunContext& context_;
   Progress& progress_;
-  QuantizeBundles quantize_;
+  QuantizeBundles& quantize_;
+  StatisticsStore* statistics_;
   LayerLoader loader_;
-  std::optional<Forward> forward_;
-  std::optional<Activations> activations_;
+  Forward forward_;
+  Activations activations_;
   std::vector<BlockState>
       outputs_;  ///< by round: what the measured pass of original propagation leaves
 };

@@ -8,69 +8,112 @@
 namespace quern {
 namespace {
 
+constexpr const char* kGrid = "uniform";
+constexpr const char* kCodebook = "codebook";
+
+bool on_grid(const QuantizedModule& module) {
+  return std::holds_alternative<UniformGrid>(module.values);
+}
+
 nlohmann::json describe(const QuantizedModule& module) {
+  const ModuleMetrics& metrics = module.metrics;
   return {{"name", module.name},
+          {"values", on_grid(module) ? kGrid : kCodebook},
           {"out_features", module.out_features},
           {"in_features", module.in_features},
           {"bits", module.bits},
           {"group_size", module.group_size},
           {"symmetric", module.symmetric},
-          {"relative_error", module.metrics.relative_error},
-          {"damping_fraction", module.metrics.damping_fraction},
-          {"dead_columns", module.metrics.dead_columns},
-          {"dequantized_hash", module.metrics.dequantized_hash}};
+          {"outliers", module.outliers},
+          {"table_dtype", module.table_dtype == DType::f16 ? "float16" : "float32"},
+          {"relative_error", metrics.relative_error},
+          {"objective", metrics.objective},
+          {"damping_fraction", metrics.damping_fraction},
+          {"dead_columns", metrics.dead_columns},
+          {"uninformed_rows", metrics.uninformed_rows},
+          {"dequantized_hash", metrics.dequantized_hash}};
 }
 
-HostTensor array(const Bundle& bundle, const std::string& name) {
-  const auto found = bundle.arrays.find(name);
-  ensure(found != bundle.arrays.end(), "every array of a module in its bundle");
-  return found->second;
-}
-
-QuantizedModule restore(const Bundle& bundle, const nlohmann::json& row) {
-  QuantizedModule module;
-  module.name = row.at("name");
-  module.out_features = row.at("out_features");
-  module.in_features = row.at("in_features");
-  module.bits = row.at("bits");
-  module.group_size = row.at("group_size");
-  module.symmetric = row.at("symmetric");
-  module.metrics = {row.at("relative_error"), row.at("damping_fraction"), row.at("dead_columns"),
-                    row.at("dequantized_hash")};
-  module.words = array(bundle, module.name + "/words");
-  module.scales = array(bundle, module.name + "/scales");
-  module.zeros = array(bundle, module.name + "/zeros");
-  module.group_of = array(bundle, module.name + "/group_of");
-  return module;
+/// The arrays of a module, one by one: names and places, the same for both directions.
+template <typename Module, typename Visit>
+void visit_arrays(Module& module, Visit visit) {
+  visit("words", module.words);
+  if (auto* grid = std::get_if<UniformGrid>(&module.values)) {
+    visit("scales", grid->scales);
+    visit("zeros", grid->zeros);
+    visit("group_of", grid->group_of);
+  } else if (auto* codebook = std::get_if<Codebook>(&module.values)) {
+    visit("table", codebook->table);
+    visit("rows", codebook->rows);
+    visit("cols", codebook->cols);
+    visit("vals", codebook->vals);
+  }
 }
 
 }  // namespace
+
+nlohmann::json summary_rows(const Bundle& bundle) {
+  nlohmann::json attributes = nlohmann::json::parse(bundle.attributes, nullptr, false);
+  ensure(attributes.is_object() && attributes.contains("modules"), "a bundle of modules");
+  return attributes.at("modules");
+}
+
+ModuleSummary read_summary(const nlohmann::json& row) {
+  ModuleSummary summary;
+  summary.name = row.at("name");
+  summary.out_features = row.at("out_features");
+  summary.in_features = row.at("in_features");
+  summary.bits = row.at("bits");
+  summary.group_size = row.at("group_size");
+  summary.symmetric = row.at("symmetric");
+  summary.outliers = row.at("outliers");
+  summary.table_dtype = row.at("table_dtype") == "float16" ? DType::f16 : DType::f32;
+  summary.metrics = {.relative_error = row.at("relative_error"),
+                     .objective = row.at("objective"),
+                     .damping_fraction = row.at("damping_fraction"),
+                     .dead_columns = row.at("dead_columns"),
+                     .uninformed_rows = row.at("uninformed_rows"),
+                     .dequantized_hash = row.at("dequantized_hash")};
+  return summary;
+}
 
 Bundle to_bundle(std::span<const QuantizedModule> modules) {
   Bundle bundle;
   nlohmann::json rows = nlohmann::json::array();
   for (const QuantizedModule& module : modules) {
     rows.push_back(describe(module));
-    bundle.arrays[module.name + "/words"] = module.words;
-    bundle.arrays[module.name + "/scales"] = module.scales;
-    bundle.arrays[module.name + "/zeros"] = module.zeros;
-    bundle.arrays[module.name + "/group_of"] = module.group_of;
+    visit_arrays(module, [&](const char* name, const HostTensor& array) {
+      bundle.arrays[module.name + "/" + name] = array;
+    });
   }
   bundle.attributes = nlohmann::json{{"modules", rows}}.dump();
   return bundle;
 }
 
 std::vector<QuantizedModule> from_bundle(const Bundle& bundle) {
-  const nlohmann::json attributes = nlohmann::json::parse(bundle.attributes, nullptr, false);
-  ensure(attributes.is_object() && attributes.contains("modules"), "a bundle of modules");
   std::vector<QuantizedModule> modules;
-  for (const nlohmann::json& row : attributes.at("modules"))
-    modules.push_back(restore(bundle, row));
+  const nlohmann::json rows = summary_rows(bundle);
+  for (const nlohmann::json& row : rows) {
+    QuantizedModule module;
+    static_cast<ModuleSummary&>(module) = read_summary(row);
+    if (row.at("values") == kCodebook) module.values = Codebook{};
+    visit_arrays(module, [&](const char* name, HostTensor& array) {
+      const auto found = bundle.arrays.find(module.name + "/" + name);
+      ensure(found != bundle.arrays.end(), "every array of a module in its bundle");
+      array = found->second;
+    });
+    modules.push_back(std::move(module));
+  }
   return modules;
 }
 
 HostTensor dequantize_on_host(const QuantizedModule& module) {
-  return decode_grid({module.words, module.scales, module.zeros, module.group_of, module.bits});
+  if (const auto* grid = std::get_if<UniformGrid>(&module.values)) {
+    return decode_grid({module.words, grid->scales, grid->zeros, grid->group_of, module.bits});
+  }
+  const auto& codebook = std::get<Codebook>(module.values);
+  return decode_codebook({module.words, codebook.table, codebook.rows, codebook.cols, codebook.vals,
+                          module.in_features, module.bits});
 }
 
 }  // namespace quern

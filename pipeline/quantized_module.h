@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "kernels/core/tensor.h"
@@ -12,35 +14,59 @@ namespace quern {
 
 /// What the solver reports of one module.
 struct ModuleMetrics {
-  double relative_error = 0.0;    ///< sum (w-q) H (w-q)^T / sum w H w^T; plain squares without H
+  double relative_error = 0.0;  ///< weighted squared error over weighted squared weights, by H, by
+                                ///< F, or plain where the method has no statistics
+  double objective = 0.0;       ///< sum F (w - q)^2; 0 where no F was measured
   double damping_fraction = 0.0;  ///< finally used; 0 where no H was factorised
   std::int64_t dead_columns = 0;
-  std::string dequantized_hash;  ///< xxh3_hex of the dequantized weight, [N, K] f32
+  std::int64_t uninformed_rows = 0;  ///< output rows without any Fisher information
+  std::string dequantized_hash;      ///< xxh3_hex of the dequantized weight, [N, K] f32
 };
 
-/// One module on a uniform grid, as kept in the state store and read by exporters. Checkpoint
-/// column order.
-struct QuantizedModule {
+/// A module's layout and metrics: all that is known of it but its arrays.
+struct ModuleSummary {
   std::string name;  ///< checkpoint name without ".weight"
   std::int64_t out_features = 0;
   std::int64_t in_features = 0;
   int bits = 0;
-  std::int64_t group_size = 0;  ///< as configured; -1: one group
+  std::int64_t group_size = -1;  ///< as configured; -1: one group, and always for codebooks
   bool symmetric = true;
-  HostTensor words;     ///< [ceil(K bits / 32), N] i32, codes packed along K
+  std::int64_t outliers = 0;       ///< weights kept exactly
+  DType table_dtype = DType::f32;  ///< in which centroids are stored
+  ModuleMetrics metrics;
+};
+
+/// w = scale * (code - zero).
+struct UniformGrid {
   HostTensor scales;    ///< [G, N] f16
   HostTensor zeros;     ///< [G, N] u8
   HostTensor group_of;  ///< [K] i32
-  ModuleMetrics metrics;
+};
+
+/// w = table[n, code], plus vals at the outliers.
+struct Codebook {
+  HostTensor table;  ///< [N, 2^bits] f32
+  HostTensor rows;   ///< [N + 1] i32, CSR row pointer
+  HostTensor cols;   ///< [nnz] i32
+  HostTensor vals;   ///< [nnz] f32
+};
+
+/// One quantized module, as kept in the state store and read by exporters. Checkpoint column order.
+struct QuantizedModule : ModuleSummary {
+  HostTensor words;  ///< [ceil(K bits / 32), N] i32, codes packed along K
+  std::variant<UniformGrid, Codebook> values;
 };
 
 /// Modules solved and committed together, to and from the form the store keeps.
 Bundle to_bundle(std::span<const QuantizedModule> modules);
 /// Throws InternalError if the bundle was not made by to_bundle.
 std::vector<QuantizedModule> from_bundle(const Bundle& bundle);
+/// The JSON objects that describe a bundle's modules, and what one of them says.
+nlohmann::json summary_rows(const Bundle& bundle);
+ModuleSummary read_summary(const nlohmann::json& row);
 
-/// W [N, K] f32 = scale * (code - zero), decoded bit by bit on the host: an independent check of
-/// the device's arithmetic and of the packing.
+/// W [N, K] f32, decoded bit by bit on the host: an independent check of the device's arithmetic
+/// and of the packing.
 HostTensor dequantize_on_host(const QuantizedModule& module);
 
 }  // namespace quern

@@ -42,17 +42,10 @@ nlohmann::json merge_times(const std::vector<nlohmann::json>& ranks, double tota
   return rows;
 }
 
-nlohmann::json module_rows(const RunContext& context) {
-  nlohmann::json rows = nlohmann::json::array();
-  for (const BundleUnit* bundle : context.plan.stored_bundles()) {
-    const auto stored = context.store.read(bundle->name);
-    if (!stored) continue;
-    const nlohmann::json attributes = nlohmann::json::parse(stored->attributes);
-    for (const auto& row : attributes.at("modules")) {
-      rows.push_back(row);
-    }
-  }
-  return rows;
+double total_objective(const nlohmann::json& modules) {
+  double total = 0.0;
+  for (const auto& module : modules) total += module.at("objective").get<double>();
+  return total;
 }
 
 }  // namespace
@@ -93,7 +86,10 @@ nlohmann::json make_report(RunContext& context, const RunOutcome& outcome) {
             {"other_tensors", outcome.verified.other_tensors},
             {"problems", outcome.verified.problems}}},
           {"warnings", context.plan.warnings},
-          {"modules", module_rows(context)}};
+          {"statistics",
+           {{"reused", outcome.statistics.reused}, {"measured", outcome.statistics.measured}}},
+          {"objective", total_objective(outcome.modules)},
+          {"modules", outcome.modules}};
 }
 
 std::string report_summary(const nlohmann::json& report, const std::filesystem::path& directory) {

@@ -12,17 +12,6 @@
 namespace quern {
 namespace {
 
-std::vector<std::byte> to_bytes(const nlohmann::json& json) {
-  const std::string text = json.dump();
-  const auto bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
-}
-
-nlohmann::json from_bytes(std::span<const std::byte> bytes) {
-  return nlohmann::json::parse(reinterpret_cast<const char*>(bytes.data()),
-                               reinterpret_cast<const char*>(bytes.data()) + bytes.size());
-}
-
 nlohmann::json to_json(const std::vector<JournalEntry>& entries) {
   nlohmann::json rows = nlohmann::json::array();
   for (const JournalEntry& entry : entries) rows.push_back({entry.name, entry.bytes, entry.hash});
@@ -45,27 +34,25 @@ void stop_if_asked(RunContext& context) {
   });
 }
 
-void acknowledge(RunContext& context, const std::vector<JournalEntry>& mine) {
-  Communicator& communicator = *context.session.communicator;
+void acknowledge(Session& session, StateStore& store, const std::vector<JournalEntry>& mine) {
   std::vector<JournalEntry> all;
-  for (const nlohmann::json& rows : gather_json(context.session, to_json(mine))) {
+  for (const nlohmann::json& rows : gather_json(session, to_json(mine))) {
     for (JournalEntry& entry : to_entries(rows)) all.push_back(std::move(entry));
   }
   std::ranges::sort(all, {}, &JournalEntry::name);
-  run_agreed(context.session, [&] {
-    if (context.session.is_root() && !all.empty()) context.store.acknowledge(all);
+  run_agreed(session, [&] {
+    if (session.is_root() && !all.empty()) store.acknowledge(all);
   });
-  const auto known = from_bytes(broadcast_message(communicator, to_bytes(to_json(all)), 0));
-  if (!context.session.is_root()) context.store.learn(to_entries(known));
+  const nlohmann::json known = broadcast_json(session, to_json(all));
+  if (!session.is_root()) store.learn(to_entries(known));
 }
 
-void set_aside_damaged(RunContext& context, const std::vector<std::string>& names) {
-  Session& session = context.session;
+void set_aside_damaged(Session& session, StateStore& store, const std::vector<std::string>& names) {
   std::vector<std::int64_t> damaged(names.size());
   run_agreed(session, [&] {
     for (std::size_t i = 0; i < names.size(); ++i) {
       const bool mine = static_cast<int>(i) % session.ranks() == session.rank();
-      if (mine && context.store.contains(names[i])) damaged[i] = !context.store.intact(names[i]);
+      if (mine && store.contains(names[i])) damaged[i] = !store.intact(names[i]);
     }
   });
   session.communicator->sum(damaged);
@@ -73,14 +60,23 @@ void set_aside_damaged(RunContext& context, const std::vector<std::string>& name
     for (std::size_t i = 0; i < names.size(); ++i) {
       if (damaged[i] == 0) continue;
       if (!session.is_root()) {
-        context.store.forget(names[i]);
+        store.forget(names[i]);
         continue;
       }
-      context.store.set_aside(names[i]);
+      store.set_aside(names[i]);
       session.log->warn(
           "{} is damaged: length or hash differ from the journal; set aside, it will "
           "be computed again",
           names[i]);
+    }
+  });
+}
+
+void discard(Session& session, StateStore& store, const std::vector<std::string>& names) {
+  run_agreed(session, [&] {
+    for (const std::string& name : names) {
+      if (!store.contains(name)) continue;
+      session.is_root() ? store.discard(name) : store.forget(name);
     }
   });
 }

@@ -25,11 +25,14 @@ struct RunContext {
 /// Collective, between units: throws Interrupted on every rank if any was asked to stop.
 void stop_if_asked(RunContext& context);
 
-/// Collective: rank 0 writes `entries` of all ranks to the journal, in name order; afterwards every
-/// rank's store knows them.
-void acknowledge(RunContext& context, const std::vector<JournalEntry>& mine);
+/// Collective: rank 0 writes `entries` of all ranks to the store's journal, in name order;
+/// afterwards every rank's store knows them.
+void acknowledge(Session& session, StateStore& store, const std::vector<JournalEntry>& mine);
 
 /// Collective: forgets damaged files among `names`, setting them aside on rank 0 with a warning.
-void set_aside_damaged(RunContext& context, const std::vector<std::string>& names);
+void set_aside_damaged(Session& session, StateStore& store, const std::vector<std::string>& names);
+
+/// On every rank: takes the files of the store among `names` out of it, and rank 0 removes them.
+void discard(Session& session, StateStore& store, const std::vector<std::string>& names);
 
 }  // namespace quern

@@ -1,68 +1,28 @@
 #include "pipeline/runner.h"
 
 #include <fmt/format.h>
-#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
 
 #include <chrono>
 #include <optional>
 
 #include "kernels/core/error.h"
+#include "pipeline/config/sweep.h"
+#include "pipeline/held_directory.h"
 #include "pipeline/identity.h"
+#include "pipeline/module_rows.h"
 #include "pipeline/progress.h"
-#include "pipeline/quantize_flow.h"
+#include "pipeline/quantize_run.h"
 #include "pipeline/report.h"
 #include "pipeline/run_weights.h"
-#include "pipeline/shared_windows.h"
 #include "pipeline/status.h"
 #include "workers/agreement.h"
 #include "workers/files/atomic_file.h"
-#include "workers/store/run_holder.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
-
-OpenModel open_on_all_ranks(Session& session, const RunFile& config, const fs::path& folder) {
-  OpenModel model;
-  session.enter("open the model");
-  run_agreed(session, [&] { model = open_model(folder, config.model.ignore_fields); });
-  return model;
-}
-
-/// The run directory as long as a job works in it: the holder's mark and the log files.
-class HeldDirectory {
- public:
-  HeldDirectory(Session& session, const RunFile& config) : session_(session) {
-    const fs::path& directory = config.run.directory;
-    run_agreed(session, [&] {
-      if (!session.is_root()) return;
-      make_directories(directory / "log");
-      holder_.emplace(directory, config.run.watchdog);
-    });
-    run_agreed(session, [&] {
-      const fs::path path = directory / "log" / fmt::format("rank-{:04}.log", session.rank());
-      sink_ = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string());
-      sink_->set_pattern("%Y-%m-%d %H:%M:%S.%e %l: %v");
-      session.log->sinks().push_back(sink_);
-    });
-    if (holder_) {
-      session.heartbeat->tell([this](const std::string& activity) { holder_->beat(activity); });
-    }
-  }
-  ~HeldDirectory() {
-    session_.heartbeat->tell({});
-    if (sink_) std::erase(session_.log->sinks(), sink_);
-  }
-  HeldDirectory(const HeldDirectory&) = delete;             // one mark
-  HeldDirectory& operator=(const HeldDirectory&) = delete;  // likewise
-
- private:
-  Session& session_;
-  std::optional<RunHolder> holder_;
-  spdlog::sink_ptr sink_;
-};
 
 void check_space(const fs::path& path, std::uint64_t needed, const char* what) {
   fs::path existing = fs::absolute(path);
@@ -77,79 +37,22 @@ void check_space(const fs::path& path, std::uint64_t needed, const char* what) {
                   static_cast<double>(space.available) / 1e6));
 }
 
-std::optional<MicroBatches> calibration_batches(Session& session, const RunFile& config,
-                                                const OpenModel& model, std::string& hash) {
-  if (config.quantize.method == Method::rtn) return std::nullopt;
-  session.enter("read the calibration text");
-  TokenWindows windows = shared_calibration_windows(session, config, model);
-  hash = windows.hash;
-  return MicroBatches(std::move(windows.ids), config.calibration.micro_batch);
-}
-
-std::optional<MicroBatches> evaluation_batches(Session& session, const RunFile& config,
-                                               const OpenModel& model) {
-  if (config.evaluate.text.source.empty()) return std::nullopt;
-  session.enter("read the evaluation text");
-  TokenWindows windows = shared_evaluation_windows(session, config, model);
-  return MicroBatches(std::move(windows.ids), config.evaluate.micro_batch);
-}
-
-MicroBatches required_evaluation_batches(Session& session, const RunFile& config,
-                                         const OpenModel& model) {
-  run_agreed(session, [&] {
-    if (!config.evaluate.text.source.empty()) return;
-    throw ConfigError(
-        "evaluate.source: is missing; expected the text to evaluate on, in the run file "
-        "or by --set evaluate.source=...");
-  });
-  return *evaluation_batches(session, config, model);
-}
-
-/// What a run reads before it does anything: every mistake in it is found here.
-struct Inputs {
-  OpenModel model;
-  Plan plan;
-  std::optional<MicroBatches> calibration;  ///< absent for a method without statistics
-  std::string calibration_hash;
-  std::optional<MicroBatches> evaluation;
-};
-
-Inputs read_inputs(Session& session, const RunFile& config, Stopwatch& watch) {
-  Inputs inputs;
-  {
-    const auto lap = watch.lap("open");
-    inputs.model = open_on_all_ranks(session, config, config.model.path);
-  }
-  run_agreed(session, [&] {
-    if (inputs.model.is_quantized) {
-      throw InputError(
-          fmt::format("{}: config.json has a quantization_config, the model is quantized already; "
-                      "expected an unquantized model",
-                      config.model.path.string()));
-    }
-    inputs.plan = make_plan(inputs.model.graph, config);
-  });
-  const auto lap = watch.lap("tokenize");
-  inputs.calibration = calibration_batches(session, config, inputs.model, inputs.calibration_hash);
-  inputs.evaluation = evaluation_batches(session, config, inputs.model);
-  return inputs;
-}
-
 /// Collective: throws unless the output folder is free and the disks will hold what is coming.
-void check_places(Session& session, const RunFile& config, const Inputs& inputs,
-                  const nlohmann::json& provenance) {
+void check_places(Session& session, const RunFile& config, const ModelGraph& graph,
+                  const Plan& plan, const nlohmann::json& provenance) {
   run_agreed(session, [&] {
     if (!session.is_root()) return;
     check_output_folder(config.output.path, provenance);
     make_directories(fs::absolute(config.output.path).parent_path());
     require_writable(fs::absolute(config.output.path).parent_path());
-    const Estimate predicted = estimate(inputs.model.graph, inputs.plan, config, session.ranks());
+    const Estimate predicted = estimate(graph, plan, config, session.ranks());
     check_space(config.run.directory, predicted.state_bytes, "the state of the run");
     check_space(config.output.path, predicted.output_bytes, "the exported model");
   });
 }
 
-void log_start(const Session& session, const RunFile& config, const Inputs& inputs, bool resumed) {
+void log_start(const Session& session, const RunFile& config, const RunInputs& inputs,
+               bool resumed) {
   const ModelGeometry& geometry = inputs.model.graph.geometry;
   session.log->info("{} {}: '{}', {} layers, hidden {}; {} rank{}, {}",
                     resumed ? "resuming" : "quantizing", inputs.model.folder.string(),
@@ -157,21 +60,45 @@ void log_start(const Session& session, const RunFile& config, const Inputs& inpu
                     session.ranks() == 1 ? "" : "s", session.backend->numerics());
   session.log->info("run directory {}, output {}", config.run.directory.string(),
                     config.output.path.string());
-  for (const std::string& warning : inputs.plan.warnings) session.log->warn("{}", warning);
+}
+
+/// What makes a run: set up in this order, and the same for a point of a sweep.
+struct PreparedRun {
+  Plan plan;
+  nlohmann::json identity;
+  nlohmann::json provenance;
+};
+
+PreparedRun prepare(Session& session, const RunFile& config, const RunInputs& inputs) {
+  PreparedRun run;
+  run_agreed(session, [&] { run.plan = make_plan(inputs.model.graph, config); });
+  const bool calibrated = config.quantize.method != Method::rtn;
+  run.identity =
+      make_identity(config, inputs.model, calibrated ? inputs.calibration_hash : std::string(),
+                    session.backend->numerics());
+  run.provenance = make_provenance(run.identity, config.output);
+  check_places(session, config, inputs.model.graph, run.plan, run.provenance);
+  return run;
 }
 
 /// Collective: the store of a held directory whose identity is this run's.
 std::unique_ptr<StateStore> open_store(Session& session, const RunFile& config,
-                                       const Inputs& inputs, const nlohmann::json& identity) {
+                                       const RunInputs& inputs, const PreparedRun& run) {
   run_agreed(session, [&] {
     if (!session.is_root()) return;
-    const bool resumed =
-        settle_identity(config.run.directory, identity, config.run, session.commit_hook);
+    const bool resumed = settle_identity({.directory = config.run.directory,
+                                          .key = "run.directory",
+                                          .name = "the run directory",
+                                          .contents = "a run",
+                                          .resume = config.run.resume,
+                                          .ignore_numerics = config.run.ignore_numerics},
+                                         run.identity, session.commit_hook);
     for (const char* of_earlier_run : {"report.json", "report.html"}) {
       fs::remove(config.run.directory / of_earlier_run);
     }
-    write_plan_file(config.run.directory, inputs.plan, session.commit_hook);
+    write_plan_file(config.run.directory, run.plan, session.commit_hook);
     log_start(session, config, inputs, resumed);
+    for (const std::string& warning : run.plan.warnings) session.log->warn("{}", warning);
   });
   std::unique_ptr<StateStore> store;
   run_agreed(session, [&] {
@@ -185,21 +112,22 @@ std::unique_ptr<StateStore> open_store(Session& session, const RunFile& config,
   return store;
 }
 
-/// Evaluation of the original and of the exported model.
+/// Evaluation of the original, unless its result is known, and of the exported model.
 void evaluate_both(RunContext& context, const MicroBatches& batches, RunOutcome& outcome) {
   const auto lap = context.watch.lap("evaluate");
   Session& session = context.session;
   if (session.is_root()) session.log->info("evaluating before and after");
-  outcome.before =
-      evaluate_perplexity(session, context.model.graph, *context.model.weights, batches);
-  stop_if_asked(context);
+  if (!outcome.before) {
+    outcome.before =
+        evaluate_perplexity(session, context.model.graph, *context.model.weights, batches);
+    stop_if_asked(context);
+  }
   const OpenModel output = open_on_all_ranks(session, context.config, context.config.output.path);
   outcome.after = evaluate_perplexity(session, output.graph, *output.weights, batches);
 }
 
-/// report.json and report.html; the summary on rank 0.
-std::string write_report(RunContext& context, const RunOutcome& outcome) {
-  std::string summary;
+/// report.json and report.html, which rank 0 returns.
+nlohmann::json write_report(RunContext& context, const RunOutcome& outcome) {
   const nlohmann::json report = make_report(context, outcome);
   run_agreed(context.session, [&] {
     if (!context.session.is_root()) return;
@@ -207,9 +135,8 @@ std::string write_report(RunContext& context, const RunOutcome& outcome) {
     const CommitHook& hook = context.session.commit_hook;
     write_text_file(directory / "report.json", report.dump(2) + "\n", hook);
     write_text_file(directory / "report.html", report_html(report), hook);
-    summary = report_summary(report, directory);
   });
-  return summary;
+  return report;
 }
 
 void require_verified(Session& session, const VerifyResult& result, const fs::path& folder) {
@@ -225,18 +152,18 @@ void require_verified(Session& session, const VerifyResult& result, const fs::pa
 }
 
 /// Everything between the held directory and the report.
-RunOutcome work(RunContext& context, const Inputs& inputs, const nlohmann::json& provenance,
-                Progress& progress) {
-  RunOutcome outcome;
-  QuantizeFlow(context, inputs.calibration ? &*inputs.calibration : nullptr, progress).run();
+void work(RunContext& context, const RunInputs& inputs, const PreparedRun& run, Progress& progress,
+          RunOutcome& outcome) {
+  outcome.statistics = quantize_all(context, inputs.calibration ? &*inputs.calibration : nullptr,
+                                    run.identity, progress);
   stop_if_asked(context);
-  outcome.exported = export_model(context, provenance);
+  outcome.modules = module_rows(context);
+  outcome.exported = export_model(context, read_summaries(outcome.modules), run.provenance);
   stop_if_asked(context);
   outcome.verified = verify_output(context);
   require_verified(context.session, outcome.verified, context.config.output.path);
   stop_if_asked(context);
   if (inputs.evaluation) evaluate_both(context, *inputs.evaluation, outcome);
-  return outcome;
 }
 
 /// Store, identity and plan of a run directory that is read, not worked in.
@@ -262,22 +189,34 @@ FinishedRun open_finished(Session& session, const RunFile& config) {
 
 }  // namespace
 
-std::string run_quantize(Session& session, const RunFile& config, const RunnerOptions& options) {
+nlohmann::json run_prepared(Session& session, const RunFile& config, const RunInputs& inputs,
+                            const RunnerOptions& options, Stopwatch& watch) {
   const auto start = std::chrono::steady_clock::now();
-  Stopwatch watch;
-  const Inputs inputs = read_inputs(session, config, watch);
-  const nlohmann::json identity =
-      make_identity(config, inputs.model, inputs.calibration_hash, session.backend->numerics());
-  const nlohmann::json provenance = make_provenance(identity, config.output);
-  check_places(session, config, inputs, provenance);
-  const HeldDirectory held(session, config);
-  const std::unique_ptr<StateStore> store = open_store(session, config, inputs, identity);
-  RunContext context{session, config, inputs.model,          inputs.plan,
+  const PreparedRun run = prepare(session, config, inputs);
+  const HeldDirectory held(session, config.run);
+  const std::unique_ptr<StateStore> store = open_store(session, config, inputs, run);
+  RunContext context{session, config, inputs.model,          run.plan,
                      *store,  watch,  options.stop_requested};
   Progress progress(session.log, {.enabled = session.is_root(), .terminal = options.terminal});
-  RunOutcome outcome = work(context, inputs, provenance, progress);
+  RunOutcome outcome;
+  outcome.before = options.before;
+  work(context, inputs, run, progress, outcome);
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return write_report(context, outcome);
+}
+
+std::string run_quantize(Session& session, const RunFile& config, const RunnerOptions& options) {
+  run_agreed(session, [&] {
+    if (asks_for_sweep(config)) {
+      throw ConfigError(
+          "sweep: this run file describes a sweep; use 'quern sweep', or remove the "
+          "section");
+    }
+  });
+  Stopwatch watch;
+  const RunInputs inputs = read_inputs(session, config, watch);
+  const nlohmann::json report = run_prepared(session, config, inputs, options, watch);
+  return session.is_root() ? report_summary(report, config.run.directory) : std::string();
 }
 
 Perplexity run_evaluate(Session& session, const RunFile& config, Subject subject) {

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "workers/comm/mpi_environment.h"
 
@@ -13,9 +14,10 @@ void Heartbeat::note(std::string_view activity) {
   activity_ = activity;
 }
 
-void Heartbeat::tell(std::function<void(const std::string&)> listener) {
+std::function<void(const std::string&)> Heartbeat::tell(
+    std::function<void(const std::string&)> listener) {
   const std::lock_guard lock(listener_mutex_);
-  listener_ = std::move(listener);
+  return std::exchange(listener_, std::move(listener));
 }
 
 void Heartbeat::beat() {
@@ -51,6 +53,7 @@ Session make_session(MpiEnvironment* mpi, std::shared_ptr<spdlog::logger> log,
     session.communicator = make_self_communicator();
     session.watchdog = make_self_watchdog(std::move(watch));
   } else {
+    session.ranks_on_host = mpi->ranks_on_host();
     session.communicator = mpi->make_communicator(session.backend->memory(), options.deadline);
     session.watchdog = make_mpi_watchdog(std::move(watch));
   }

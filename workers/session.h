@@ -24,9 +24,10 @@ class MpiEnvironment;
 class Heartbeat {
  public:
   void note(std::string_view activity);
-  /// Told the activity at every beat, from the watchdog's thread; empty: nobody. Not called any
-  /// more once this returns.
-  void tell(std::function<void(const std::string& activity)> listener);
+  /// Told the activity at every beat, from the watchdog's thread; empty: nobody. Returns who was told
+  /// before, and is not called any more.
+  std::function<void(const std::string& activity)> tell(
+      std::function<void(const std::string& activity)> listener);
   void beat();
 
  private:
@@ -45,6 +46,7 @@ struct Session {
   std::unique_ptr<Communicator> communicator;
   std::shared_ptr<Heartbeat> heartbeat;
   std::unique_ptr<Watchdog> watchdog;
+  int ranks_on_host = 1;          ///< of this job on this host; they share its memory
   bool leaving_together = false;  ///< the exception in flight was agreed on by all ranks
 
   int rank() const noexcept { return communicator->rank(); }

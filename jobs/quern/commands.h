@@ -18,6 +18,7 @@ struct CommandContext {
 
 /// The subcommands, one file each; each adds itself with options, help and callback.
 void add_quantize(CLI::App& app, CommandContext& context);
+void add_sweep(CLI::App& app, CommandContext& context);
 void add_plan(CLI::App& app, CommandContext& context);
 void add_status(CLI::App& app, CommandContext& context);
 void add_evaluate(CLI::App& app, CommandContext& context);

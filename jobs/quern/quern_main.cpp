@@ -26,8 +26,8 @@ int answer(const CLI::App& app, const CLI::ParseError& error) {
 
 int quern_main(int argc, char** argv, const CommitHook& hook) {
   CLI::App app{
-      "Quern quantizes large language models: GPTQ on CPUs and clusters, the same bytes for any\n"
-      "number of ranks, resumable after any kill.",
+      "Quern quantizes large language models: GPTQ and SqueezeLLM on CPUs and clusters, the same\n"
+      "bytes for any number of ranks, resumable after any kill.",
       "quern"};
   app.set_version_flag("--version", "quern " QUERN_VERSION);
   app.require_subcommand(1);
@@ -37,6 +37,7 @@ int quern_main(int argc, char** argv, const CommitHook& hook) {
       "             71 out of memory, 74 file system, 75 interrupted (run again to resume)");
   CommandContext context{hook, 0};
   add_quantize(app, context);
+  add_sweep(app, context);
   add_plan(app, context);
   add_status(app, context);
   add_evaluate(app, context);

@@ -4,6 +4,8 @@
 
 #include "kernels/core/error.h"
 #include "kernels/cpu/blas.h"
+#include "kernels/cpu/codebook_solver.h"
+#include "kernels/cpu/gradient_ops.h"
 #include "kernels/cpu/layer_ops.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/solver.h"
@@ -16,21 +18,27 @@ class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(int threads)
       : layers_(memory_, threads),
+        gradients_(memory_, threads),
         statistics_(memory_, threads),
-        solver_(make_cpu_solver(memory_, threads)) {}
+        solver_(make_cpu_solver(memory_, threads)),
+        codebooks_(make_cpu_codebook_solver(memory_, threads)) {}
 
   Memory& memory() noexcept override { return memory_; }
   LayerOps& layers() noexcept override { return layers_; }
+  GradientOps& gradients() noexcept override { return gradients_; }
   StatisticsOps& statistics() noexcept override { return statistics_; }
   Solver& solver() noexcept override { return *solver_; }
+  CodebookSolver& codebooks() noexcept override { return *codebooks_; }
   DType activation_dtype() const noexcept override { return DType::f32; }
   std::string numerics() const override { return fmt::format("cpu ({})", blas_name()); }
 
  private:
   CpuMemory memory_;
   CpuLayerOps layers_;
+  CpuGradientOps gradients_;
   CpuStatisticsOps statistics_;
   std::unique_ptr<Solver> solver_;
+  std::unique_ptr<CodebookSolver> codebooks_;
 };
 
 }  // namespace

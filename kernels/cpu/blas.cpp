@@ -20,7 +20,7 @@ void multiply(const BlasExtents& extents, const BlasOperand& a, const BlasOperan
   const auto blas = [](std::int64_t value) { return static_cast<blasint>(value); };
   cblas_sgemm(CblasRowMajor, transpose_flag(a), transpose_flag(b), blas(extents.rows),
               blas(extents.columns), blas(extents.depth), extents.alpha, a.data, blas(a.stride),
-              b.data, blas(b.stride), 0.0F, c, blas(c_stride));
+              b.data, blas(b.stride), extents.accumulate ? 1.0F : 0.0F, c, blas(c_stride));
 }
 
 void use_calling_thread_for_blas() {

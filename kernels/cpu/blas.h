@@ -13,16 +13,18 @@ struct BlasOperand {
   bool transposed = false;
 };
 
-/// c [rows, columns] = alpha * a [rows, depth] * b [depth, columns].
+/// c [rows, columns] = alpha * a [rows, depth] * b [depth, columns], or that added to c.
 struct BlasExtents {
   std::int64_t rows;
   std::int64_t columns;
   std::int64_t depth;
   float alpha = 1.0F;
+  bool accumulate = false;
 };
 
 /// One product on the calling thread; may be called by many threads at once. The bits depend on
-/// extents, operands and the BLAS core only. c is overwritten, whatever it held.
+/// extents, operands and the BLAS core only. Without extents.accumulate c is overwritten, whatever
+/// it held.
 void multiply(const BlasExtents& extents, const BlasOperand& a, const BlasOperand& b, float* c,
               std::int64_t c_stride);
 

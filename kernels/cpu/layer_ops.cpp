@@ -5,22 +5,11 @@
 #include <cmath>
 
 #include "kernels/cpu/convert.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/row_kernels.h"
-#include "kernels/operands.h"
 
 namespace quern {
 namespace {
-
-// Elementwise work is handed out in pieces of this many elements; less is not worth a second
-// thread.
-constexpr std::int64_t kPiece = 16384;
-
-std::int64_t piece_count(std::int64_t elems) {
-  return (elems + kPiece - 1) / kPiece;
-}
-std::int64_t piece_size(std::int64_t elems, std::int64_t piece) {
-  return std::min(kPiece, elems - piece * kPiece);
-}
 
 void rotate_head(float* x, const float* cosines, const float* sines, std::int64_t half) {
   for (std::int64_t i = 0; i < half; ++i) {
@@ -48,12 +37,6 @@ std::int64_t count_nonfinite_piece(const ConstTensorView& x, std::int64_t begin,
                            [](float value) { return !std::isfinite(value); });
   }
   return found;
-}
-
-void expect_float(const char* operation, std::initializer_list<Operand> operands) {
-  const bool holds = std::ranges::all_of(
-      operands, [](const Operand& operand) { return operand.view.dtype == DType::f32; });
-  expect_operands(holds, operation, "F32 activations on the CPU", operands);
 }
 
 }  // namespace

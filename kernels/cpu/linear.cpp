@@ -1,36 +1,21 @@
 #include <omp.h>
 
-#include <algorithm>
 #include <array>
 
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/layer_ops.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/operands.h"
 
 namespace quern {
 namespace {
 
-// The output is cut into these tiles whatever the thread count; each is one product over all of K.
-constexpr std::int64_t kTileRows = 256;
-constexpr std::int64_t kTileColumns = 256;
+// Edge of the tiles of the output; each is one product over all of K.
+constexpr std::int64_t kTile = 256;
 
-struct LinearTile {
-  std::int64_t row, rows;
-  std::int64_t column, columns;
-};
-
-/// Tiles run down the rows first, so that threads working side by side share a part of the weight.
-LinearTile linear_tile(std::int64_t index, std::int64_t tokens, std::int64_t outputs) {
-  const std::int64_t down = (tokens + kTileRows - 1) / kTileRows;
-  const std::int64_t row = index % down * kTileRows;
-  const std::int64_t column = index / down * kTileColumns;
-  return {row, std::min(kTileRows, tokens - row), column, std::min(kTileColumns, outputs - column)};
-}
-
-void add_bias(const ConstTensorView& bias, const LinearTile& tile, float* out,
-              std::int64_t stride) {
-  std::array<float, kTileColumns> values;
+void add_bias(const ConstTensorView& bias, const Tile& tile, float* out, std::int64_t stride) {
+  std::array<float, kTile> values;
   load_floats(bias, tile.column, tile.columns, values.data());
   for (std::int64_t row = 0; row < tile.rows; ++row) {
     for (std::int64_t i = 0; i < tile.columns; ++i) {
@@ -49,12 +34,11 @@ void CpuLayerOps::do_linear(ConstTensorView x, ConstTensorView weight,
   const std::int64_t inputs = x.shape[1];
   const std::int64_t outputs = out.shape[1];
   const bool ready = weight.dtype == DType::f32;
-  if (!ready) scratch_.reserve(kTileColumns * inputs * static_cast<std::int64_t>(sizeof(float)));
-  const std::int64_t tiles =
-      ((tokens + kTileRows - 1) / kTileRows) * ((outputs + kTileColumns - 1) / kTileColumns);
-#pragma omp parallel for num_threads(threads_) schedule(dynamic) if (tiles > 1)
-  for (std::int64_t index = 0; index < tiles; ++index) {
-    const LinearTile tile = linear_tile(index, tokens, outputs);
+  if (!ready) scratch_.reserve(kTile * inputs * static_cast<std::int64_t>(sizeof(float)));
+  const Tiling tiling{tokens, outputs, kTile};
+#pragma omp parallel for num_threads(threads_) schedule(dynamic) if (tiling.count() > 1)
+  for (std::int64_t index = 0; index < tiling.count(); ++index) {
+    const Tile tile = tiling.at(index);
     const float* panel = weight.as<float>() + tile.column * inputs;
     if (!ready) {
       auto* converted = scratch_.of_thread<float>(omp_get_thread_num());

@@ -5,83 +5,21 @@
 #include <bit>
 #include <cmath>
 
+#include "kernels/cpu/vector_math.h"
+
 namespace quern {
 namespace {
 
-constexpr std::int64_t kLanes = 16;
 // Lanes are emptied into a double this often, which bounds the error of long sums.
 constexpr std::int64_t kBlock = 1024;
-
-using Lanes = std::array<float, kLanes>;
-
-[[gnu::always_inline]] inline float fold(Lanes& lanes) {
-  for (std::size_t width = kLanes / 2; width > 0; width /= 2) {
-    for (std::size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  }
-  return lanes[0];
-}
-
-/// Sum of term(i) over [0, n).
-template <typename Term>
-[[gnu::always_inline]] inline float lane_sum(std::int64_t n, Term term) {
-  Lanes lanes{};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
-      lanes[static_cast<std::size_t>(lane)] += term(i + lane);
-    }
-  }
-  for (; i < n; ++i) lanes[static_cast<std::size_t>(i % kLanes)] += term(i);
-  return fold(lanes);
-}
 
 /// Maps the bits of floats to integers of the same order, and back. Integer maxima vectorise.
 [[gnu::always_inline]] inline std::int32_t ordered_bits(std::int32_t bits) {
   return bits < 0 ? bits ^ 0x7FFFFFFF : bits;
 }
 
-/// e^x = 2^n e^r with n = round(x / ln 2): Cody-Waite reduction, Taylor polynomial of degree 7.
-[[gnu::always_inline]] inline float exponential(float x) {
-  constexpr float kRound = 0x1.8p23F;  // adding it leaves the nearest integer in the low bits
-  constexpr float kLog2e = 0x1.715476p+0F;
-  constexpr float kLn2High = 0x1.62e4p-1F;  // 15 bits: n * kLn2High is exact
-  constexpr float kLn2Low = 0x1.7f7d1cp-20F;
-  x = x < -87.3F ? -87.3F : x;
-  x = x > 87.3F ? 87.3F : x;
-  const float shifted = x * kLog2e + kRound;
-  const float n = shifted - kRound;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
-  float p = 1.0F / 5040.0F;
-  p = p * r + 1.0F / 720.0F;
-  p = p * r + 1.0F / 120.0F;
-  p = p * r + 1.0F / 24.0F;
-  p = p * r + 1.0F / 6.0F;
-  p = p * r + 0.5F;
-  p = p * r + 1.0F;
-  p = p * r + 1.0F;
-  const std::uint32_t exponent = std::bit_cast<std::uint32_t>(shifted) + 127U;
-  return p * std::bit_cast<float>(exponent << 23);
-}
-
-[[gnu::always_inline]] inline float sigmoid(float x) {
-  return 1.0F / (1.0F + exponential(-x));
-}
-
 [[gnu::always_inline]] inline float gelu_tanh(float x) {
-  // 0.5 (1 + tanh(u)) = sigmoid(2 u)
-  constexpr float kTwoSqrtTwoOverPi = 1.5957691216057308F;
-  return x * sigmoid(kTwoSqrtTwoOverPi * (x + 0.044715F * x * x * x));
-}
-
-/// std::llrint for |x| < 2^62 with vectorisable steps: a multiple of 2^32, then the exact rest.
-[[gnu::always_inline]] inline std::int64_t nearest_integer(double x) {
-  constexpr double kRound = 0x1.8p52;  // adding it leaves the nearest integer in the low bits
-  constexpr auto kRoundBits = std::bit_cast<std::uint64_t>(kRound);
-  const double shifted = x * 0x1p-32 + kRound;
-  const double rest = (x - (shifted - kRound) * 0x1p32) + kRound;
-  const std::uint64_t high = std::bit_cast<std::uint64_t>(shifted) - kRoundBits;
-  const std::uint64_t low = std::bit_cast<std::uint64_t>(rest) - kRoundBits;
-  return static_cast<std::int64_t>((high << 32) + low);
+  return x * sigmoid(gelu_argument(x));
 }
 
 [[gnu::always_inline]] inline void exp_block(const float* x, std::int64_t n, float shift,
@@ -108,7 +46,7 @@ template <typename Term>
   for (std::int64_t begin = 0; begin < n; begin += kBlock) {
     const std::int64_t count = std::min(kBlock, n - begin);
     exp_block(x + begin, count, shift, out + begin);
-    total += lane_sum(count, [&](std::int64_t i) { return out[begin + i]; });
+    total += lane_sum<float>(count, [&](std::int64_t i) { return out[begin + i]; });
   }
   return total;
 }
@@ -120,14 +58,15 @@ template <typename Term>
   for (std::int64_t begin = 0; begin < n; begin += kBlock) {
     const std::int64_t count = std::min(kBlock, n - begin);
     exp_block(x + begin, count, shift, values.data());
-    total += lane_sum(count, [&](std::int64_t i) { return values[static_cast<std::size_t>(i)]; });
+    total +=
+        lane_sum<float>(count, [&](std::int64_t i) { return values[static_cast<std::size_t>(i)]; });
   }
   return total;
 }
 
 [[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] float sum_of_squares(
     const float* x, std::int64_t n) {
-  return lane_sum(n, [x](std::int64_t i) { return x[i] * x[i]; });
+  return lane_sum<float>(n, [x](std::int64_t i) { return x[i] * x[i]; });
 }
 
 [[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] void gate_row(

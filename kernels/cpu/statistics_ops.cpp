@@ -4,11 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "kernels/cpu/blas.h"
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/exponents.h"
 #include "kernels/cpu/row_kernels.h"
-#include "kernels/operands.h"
+#include "kernels/cpu/tiles.h"
 
 namespace quern {
 namespace {
@@ -16,34 +17,8 @@ namespace {
 constexpr std::int64_t kTile = 192;
 constexpr std::int64_t kChannels = 64;  // channels whose squares one thread sums
 
-/// The largest e with energy * 2^(2 e) <= 2^bits; energy finite and positive.
-std::int32_t largest_exponent(double energy, int bits) {
-  int power = 0;  // energy = mantissa * 2^power, mantissa in [0.5, 1)
-  const double mantissa = std::frexp(energy, &power);
-  if (mantissa == 0.5) --power;
-  return (bits - power) >> 1;
-}
-
-void fill_exponents(const double* energies, std::int64_t channels, int bits, std::int32_t* out) {
-  std::optional<std::int32_t> smallest;
-  const auto usable = [](double energy) { return energy > 0.0 && std::isfinite(energy); };
-  for (std::int64_t i = 0; i < channels; ++i) {
-    if (!usable(energies[i])) continue;
-    out[i] = largest_exponent(energies[i], bits);
-    smallest = std::min(out[i], smallest.value_or(out[i]));
-  }
-  for (std::int64_t i = 0; i < channels; ++i) {
-    if (!usable(energies[i])) out[i] = smallest.value_or(0);
-  }
-}
-
-struct GramTile {
-  std::int64_t row, rows;
-  std::int64_t column, columns;
-};
-
 /// Tile number `index` of the upper triangle, counted down each column of tiles.
-GramTile gram_tile(std::int64_t index, std::int64_t channels) {
+Tile gram_tile(std::int64_t index, std::int64_t channels) {
   std::int64_t across = 0;
   while (index > across) index -= ++across;
   const std::int64_t row = index * kTile;
@@ -60,7 +35,7 @@ struct GramTask {
 };
 
 /// Adds every chunk's products of one tile; returns how many entries were refused.
-std::int64_t accumulate_tile(const GramTask& task, const GramTile& tile, float* products) {
+std::int64_t accumulate_tile(const GramTask& task, const Tile& tile, float* products) {
   const std::int64_t tokens = task.x.shape[0];
   const std::int64_t channels = task.x.shape[1];
   std::int64_t refused = 0;
@@ -85,15 +60,11 @@ std::int64_t accumulate_tile(const GramTask& task, const GramTile& tile, float* 
   return refused;
 }
 
-void expect_float(const char* operation, const ConstTensorView& x) {
-  expect_operands(x.dtype == DType::f32, operation, "F32 activations on the CPU", {{"x", x}});
-}
-
 }  // namespace
 
 void CpuStatisticsOps::do_choose_gram_exponents(ConstTensorView x, std::int64_t total_tokens,
                                                 int headroom_bits, TensorView exponents) {
-  expect_float("choose_gram_exponents", x);
+  expect_float("choose_gram_exponents", {{"x", x}});
   const std::int64_t tokens = x.shape[0];
   const std::int64_t channels = x.shape[1];
   channels_.reserve(channels * static_cast<std::int64_t>(sizeof(double)));
@@ -109,12 +80,16 @@ void CpuStatisticsOps::do_choose_gram_exponents(ConstTensorView x, std::int64_t 
     }
     for (std::int64_t i = begin; i < begin + count; ++i) energies[i] *= growth;
   }
-  fill_exponents(energies, channels, 62 - headroom_bits, exponents.as<std::int32_t>());
+  const int bits = 62 - headroom_bits;
+  // Entry (i, i) is scaled by 2^(2 e): the largest e with energy * 2^(2 e) <= 2^bits.
+  fill_exponents(
+      energies, channels, [bits](double energy) { return (bits - power_above(energy)) >> 1; },
+      exponents.as<std::int32_t>());
 }
 
 void CpuStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
                                           const GramView& gram) {
-  expect_float("accumulate_gram", x);
+  expect_float("accumulate_gram", {{"x", x}});
   const std::int64_t channels = x.shape[1];
   tiles_.reserve(kTile * kTile * static_cast<std::int64_t>(sizeof(float)));
   channels_.reserve(channels * static_cast<std::int64_t>(sizeof(double)));

@@ -6,19 +6,12 @@
 #include <filesystem>
 
 #include "pipeline/config/enum_names.h"
-#include "pipeline/config/fields.h"
+#include "pipeline/config/nested_fields.h"
+#include "pipeline/config/sweep.h"
+#include "pipeline/config/sweep_checks.h"
 
 namespace quern {
 namespace {
-
-/// The place of a key, or of the nearest thing around it that is set.
-Place place_of(const Places& places, std::string key) {
-  while (!places.contains(key)) {
-    const std::size_t end = key.find_last_of(".[");
-    key.resize(end == std::string::npos ? 0 : end);
-  }
-  return places.at(key);
-}
 
 void check_folders_differ(const RunFile& run, const Places& places) {
   struct Folder {
@@ -29,9 +22,11 @@ void check_folders_differ(const RunFile& run, const Places& places) {
     const auto normal = path.lexically_normal();
     return normal.has_filename() ? normal : normal.parent_path();
   };
-  const std::array<Folder, 3> folders{{{"model.path", plain(run.model.path)},
-                                       {"output.path", plain(run.output.path)},
-                                       {"run.directory", plain(run.run.directory)}}};
+  const std::array<Folder, 4> folders{
+      {{"model.path", plain(run.model.path)},
+       {"output.path", plain(run.output.path)},
+       {"run.directory", plain(run.run.directory)},
+       {"run.statistics_directory", plain(run.run.statistics_directory)}}};
   for (std::size_t i = 1; i < folders.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) {
       if (folders[i].path != folders[j].path) continue;
@@ -42,19 +37,26 @@ void check_folders_differ(const RunFile& run, const Places& places) {
   }
 }
 
-void check_method(const RunFile& run, const Places& places) {
-  if (run.quantize.method == Method::gptq) {
-    if (!run.calibration.text.source.empty()) return;
-    fail(place_of(places, "calibration.source"), "calibration.source", "missing",
-         "a path or a list of paths, because quantize.method gptq needs calibration text",
-         "add it, or choose method rtn");
-  }
+void check_calibration(const RunFile& run, const Places& places) {
+  if (run.quantize.method == Method::rtn || !run.calibration.text.source.empty()) return;
+  fail(place_of(places, "calibration.source"), "calibration.source", "missing",
+       fmt::format("a path or a list of paths, because quantize.method {} needs calibration text",
+                   name_of(run.quantize.method)),
+       "add it, or choose method rtn");
+}
+
+void check_effects(const RunFile& run, const Places& places) {
+  const Method method = run.quantize.method;
   const RunFile defaults;
   for (const Field<RunFile>& field : run_file_fields()) {
     const nlohmann::json usual = field.value(defaults);
-    if (!field.calibrated || field.value(run) == usual) continue;
-    fail(place_of(places, std::string(field.key)), field.key, "no effect on quantize.method rtn",
-         fmt::format("method gptq, or {}", usual.dump()), "remove it or choose method gptq");
+    if (field.methods.contains(method) || field.value(run) == usual) continue;
+    const std::string names = field.methods.names();
+    fail(place_of(places, std::string(field.key)), field.key,
+         fmt::format("no effect on quantize.method {}", name_of(method)),
+         fmt::format("method {}{}", names,
+                     usual.is_null() ? "" : fmt::format(", or {}", usual.dump())),
+         fmt::format("remove it or choose method {}", names));
   }
 }
 
@@ -70,10 +72,63 @@ void settle_true_sequential(RunFile& run, const Places& places) {
   run.quantize.true_sequential = false;
 }
 
+void check_format(const RunFile& run, const Places& places) {
+  const Method method = run.quantize.method;
+  if (holds(run.output.format, method)) return;
+  const bool tables = method == Method::squeezellm;
+  fail(place_of(places, "output.format"), "output.format",
+       fmt::format("{} cannot hold what quantize.method {} makes, codes {}",
+                   name_of(run.output.format), name_of(method), tables ? "of tables" : "on a grid"),
+       tables ? "squeezellm, squeezellm_safetensors or dequantized" : "gptq or dequantized",
+       "choose one of them, or remove the key");
+}
+
 void check_packable(const Places& places, const std::string& key, int bits) {
   if (bits < 5 || bits > 7) return;
   fail(place_of(places, key), key, fmt::format("output.format gptq cannot pack {} bits", bits),
        "2, 3, 4 or 8", "choose one of them, or output.format dequantized, which allows 5, 6 and 7");
+}
+
+/// SqueezeLLM's own file has one bit width for the whole model.
+void check_one_bit_width(const QuantizeConfig& quantize, const Places& places) {
+  const std::string what =
+      "output.format squeezellm, a .pt file, holds codes of one bit width for all modules";
+  const std::string advice =
+      "remove it, or choose output.format squeezellm_safetensors or dequantized";
+  if (quantize.target_bits) {
+    fail(place_of(places, "quantize.target_bits"), "quantize.target_bits", what,
+         "bits instead of target_bits", advice);
+  }
+  for (std::size_t i = 0; i < quantize.rules.size(); ++i) {
+    const QuantizeRule& rule = quantize.rules[i];
+    if (rule.skip || rule.bits.value_or(quantize.grid.bits) == quantize.grid.bits) continue;
+    const std::string key = fmt::format("quantize.rules[{}].bits", i);
+    fail(place_of(places, key), key, what, fmt::format("{}, as quantize.bits", quantize.grid.bits),
+         advice);
+  }
+}
+
+void check_target_bits(const RunFile& run, const Places& places) {
+  if (!run.quantize.target_bits || !places.contains("quantize.bits")) return;
+  fail(place_of(places, "quantize.bits"), "quantize.bits",
+       "quantize.target_bits chooses the bits of each module", "one of the two",
+       "remove bits or target_bits");
+}
+
+/// Keys of rules that the method does not know.
+void check_rule_keys(const RunFile& run, const Places& places) {
+  const Method method = run.quantize.method;
+  for (std::size_t i = 0; i < run.quantize.rules.size(); ++i) {
+    for (const Field<QuantizeRule>& field : rule_fields()) {
+      const nlohmann::json value = field.value(run.quantize.rules[i]);
+      if (field.methods.contains(method) || value.is_null()) continue;
+      const std::string key = fmt::format("quantize.rules[{}].{}", i, field.key);
+      fail(place_of(places, key), key,
+           fmt::format("no effect on quantize.method {}", name_of(method)),
+           fmt::format("method {}", field.methods.names()),
+           fmt::format("remove it or choose method {}", field.methods.names()));
+    }
+  }
 }
 
 void check_rule(const QuantizeRule& rule, const Places& places, const std::string& key) {
@@ -91,16 +146,40 @@ void check_rule(const QuantizeRule& rule, const Places& places, const std::strin
 
 }  // namespace
 
+Place place_of(const Places& places, std::string key) {
+  while (!places.contains(key)) {
+    const std::size_t end = key.find_last_of(".[");
+    key.resize(end == std::string::npos ? 0 : end);
+  }
+  return places.at(key);
+}
+
+void check_settings(RunFile& run, const Places& places) {
+  check_calibration(run, places);
+  check_effects(run, places);
+  check_rule_keys(run, places);
+  check_format(run, places);
+  check_target_bits(run, places);
+  if (run.quantize.method == Method::gptq) settle_true_sequential(run, places);
+  if (run.output.format == OutputFormat::squeezellm) check_one_bit_width(run.quantize, places);
+  if (run.output.format != OutputFormat::gptq) return;
+  check_packable(places, "quantize.bits", run.quantize.grid.bits);
+  for (std::size_t i = 0; i < run.quantize.rules.size(); ++i) {
+    check_packable(places, fmt::format("quantize.rules[{}].bits", i),
+                   run.quantize.rules[i].bits.value_or(4));
+  }
+}
+
 void check_together(RunFile& run, const Places& places) {
   check_folders_differ(run, places);
-  check_method(run, places);
-  if (run.quantize.method == Method::gptq) settle_true_sequential(run, places);
-  const bool packed = run.output.format == OutputFormat::gptq;
-  if (packed) check_packable(places, "quantize.bits", run.quantize.grid.bits);
   for (std::size_t i = 0; i < run.quantize.rules.size(); ++i) {
-    const std::string key = fmt::format("quantize.rules[{}]", i);
-    check_rule(run.quantize.rules[i], places, key);
-    if (packed) check_packable(places, key + ".bits", run.quantize.rules[i].bits.value_or(4));
+    check_rule(run.quantize.rules[i], places, fmt::format("quantize.rules[{}]", i));
+  }
+  if (!places.contains("output.format")) run.output.format = usual_format(run.quantize.method);
+  if (asks_for_sweep(run)) {
+    check_sweep(run, places);
+  } else {
+    check_settings(run, places);
   }
 }
 

@@ -58,7 +58,8 @@ inline void decode(const nlohmann::json& json, std::chrono::seconds& value) {
 }
 template <typename T>
 void decode(const nlohmann::json& json, std::optional<T>& value) {
-  decode(json, value.emplace());
+  value.reset();
+  if (!json.is_null()) decode(json, value.emplace());
 }
 template <typename T>
 void decode(const nlohmann::json& json, std::vector<T>& values) {

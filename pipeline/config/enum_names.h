@@ -15,11 +15,22 @@ template <typename Enum>
 inline constexpr std::array<std::string_view, 0> kNames{};
 
 template <>
-inline constexpr std::array<std::string_view, 2> kNames<Method>{"rtn", "gptq"};
+inline constexpr std::array<std::string_view, 3> kNames<Method>{"rtn", "gptq", "squeezellm"};
 template <>
 inline constexpr std::array<std::string_view, 2> kNames<Propagation>{"quantized", "original"};
 template <>
-inline constexpr std::array<std::string_view, 2> kNames<OutputFormat>{"gptq", "dequantized"};
+inline constexpr std::array<std::string_view, 2> kNames<OutlierSelection>{"paper", "joint"};
+template <>
+inline constexpr std::array<std::string_view, 2> kNames<OutlierBudget>{"module", "model"};
+template <>
+inline constexpr std::array<std::string_view, 2> kNames<CodebookType>{"float32", "float16"};
+template <>
+inline constexpr std::array<std::string_view, 2> kNames<CodebookSearch>{"kmeans", "lnq"};
+template <>
+inline constexpr std::array<std::string_view, 2> kNames<Statistics>{"discard", "keep"};
+template <>
+inline constexpr std::array<std::string_view, 4> kNames<OutputFormat>{
+    "gptq", "dequantized", "squeezellm", "squeezellm_safetensors"};
 template <>
 inline constexpr std::array<std::string_view, 3> kNames<Resume>{"auto", "required", "never"};
 template <>

@@ -1,99 +1,21 @@
 #include "pipeline/config/fields.h"
 
-#include <fmt/format.h>
-
 #include <array>
-#include <memory>
-#include <regex>
 #include <utility>
 
-#include "pipeline/config/codec.h"
-#include "pipeline/config/mapping.h"
+#include "pipeline/config/field_row.h"
+#include "pipeline/config/nested_fields.h"
 
 namespace quern {
-
-// Found by argument-dependent lookup when the codec meets a list of rules.
-static nlohmann::json encode(const QuantizeRule& rule) {
-  return values_of(rule, rule_fields());
-}
-
-static void decode(const nlohmann::json& json, QuantizeRule& rule) {
-  for (const Field<QuantizeRule>& field : rule_fields()) {
-    if (json.contains(field.key)) field.assign(rule, json[field.key]);
-  }
-  rule.expression = std::regex(rule.match, std::regex::ECMAScript);
-}
 
 namespace {
 
 constexpr std::int64_t kExact = (std::int64_t{1} << 53) - 1;  // what every JSON reader keeps
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 20;
 constexpr std::int64_t kMaxWindows = 1'000'000;
-constexpr std::size_t kMaxRules = 1000;
-
-struct Traits {
-  Need need = Need::optional;
-  bool identity = false;
-  bool calibrated = false;
-};
-constexpr Traits kFree{};
-constexpr Traits kNeeded{.need = Need::always};
-constexpr Traits kWithSection{.need = Need::with_section};
-constexpr Traits kIdentity{.identity = true};
-constexpr Traits kCalibrated{.identity = true, .calibrated = true};
-
-/// access(owner) is a reference to the member that holds the value.
-template <typename Owner, typename Access>
-Field<Owner> row(std::string_view key, ValueTypePtr type, std::string_view description,
-                 const Traits& traits, Access access) {
-  return {.key = key,
-          .type = std::move(type),
-          .description = description,
-          .need = traits.need,
-          .identity = traits.identity,
-          .calibrated = traits.calibrated,
-          .value = [access](const Owner& owner) { return encode(access(owner)); },
-          .assign = [access](Owner& owner,
-                             const nlohmann::json& value) { decode(value, access(owner)); }};
-}
-
-/// quantize.rules: a list of mappings with the keys of rule_fields().
-class RulesType final : public ValueType {
- public:
-  nlohmann::json read(const YamlNode& node, const std::string& key) const override {
-    if (node.kind != YamlNode::Kind::sequence || node.items.size() > kMaxRules) {
-      fail(node.place, key, fmt::format("the value is {}", node.description()), expectation(),
-           "write lines '- {match: ..., bits: ...}'");
-    }
-    std::vector<MappingKey> keys;
-    for (const auto& field : rule_fields()) {
-      keys.push_back({field.key, field.type.get(), field.need != Need::optional});
-    }
-    nlohmann::json list = nlohmann::json::array();
-    for (std::size_t i = 0; i < node.items.size(); ++i) {
-      list.push_back(read_mapping(node.items[i], fmt::format("{}[{}]", key, i), keys,
-                                  [](std::string_view) { return std::string(); }));
-    }
-    return list;
-  }
-  std::string expectation() const override {
-    return fmt::format("a list of at most {} rules", kMaxRules);
-  }
-  nlohmann::json schema() const override {
-    nlohmann::json properties = nlohmann::json::object();
-    nlohmann::json required = nlohmann::json::array();
-    for (const auto& field : rule_fields()) {
-      properties[field.key] = field.type->schema();
-      properties[field.key]["description"] = field.description;
-      if (field.need != Need::optional) required.push_back(field.key);
-    }
-    const nlohmann::json rule = {{"type", "object"},
-                                 {"properties", properties},
-                                 {"required", required},
-                                 {"additionalProperties", false}};
-    return {{"type", "array"}, {"items", rule}, {"maxItems", kMaxRules}};
-  }
-};
+constexpr Traits kOnGrid{.identity = true, .methods = {Method::rtn, Method::gptq}};
+constexpr Traits kFeedback{.identity = true, .methods = {Method::gptq}};
+constexpr Traits kOfTables{.identity = true, .methods = {Method::squeezellm}};
 
 using Fields = std::vector<Field<RunFile>>;
 
@@ -142,24 +64,34 @@ Fields calibration_fields() {
           [](auto& run) -> auto& { return run.calibration.text.bos; })};
 }
 
+/// Unset where target_bits takes its place.
+Field<RunFile> bits_field() {
+  Field<RunFile> field = row<RunFile>(
+      "quantize.bits", integer(2, 8), "Bits of a code", kIdentity,
+      [](auto& run) -> auto& { return run.quantize.grid.bits; });
+  field.value = [](const RunFile& run) {
+    return run.quantize.target_bits ? nlohmann::json() : nlohmann::json(run.quantize.grid.bits);
+  };
+  return field;
+}
+
 Fields grid_fields() {
   return {row<RunFile>(
               "quantize.method", choice(kNames<Method>),
-              "rtn rounds to nearest; gptq corrects each rounding by the statistics", kIdentity,
-              [](auto& run) -> auto& { return run.quantize.method; }),
-          row<RunFile>(
-              "quantize.bits", integer(2, 8), "Bits of a code", kIdentity,
-              [](auto& run) -> auto& { return run.quantize.grid.bits; }),
+              "rtn rounds to nearest; gptq corrects each rounding by the statistics; squeezellm "
+              "chooses a table for each row",
+              kIdentity, [](auto& run) -> auto& { return run.quantize.method; }),
+          bits_field(),
           row<RunFile>(
               "quantize.group_size", group_size(),
-              "Input columns that share a scale; -1: the whole row", kIdentity,
+              "Input columns that share a scale; -1: the whole row", kOnGrid,
               [](auto& run) -> auto& { return run.quantize.grid.group_size; }),
           row<RunFile>(
-              "quantize.symmetric", boolean(), "Grid centred on zero, without zero points",
-              kIdentity, [](auto& run) -> auto& { return run.quantize.grid.symmetric; }),
+              "quantize.symmetric", boolean(), "Grid centred on zero, without zero points", kOnGrid,
+              [](auto& run) -> auto& { return run.quantize.grid.symmetric; }),
           row<RunFile>(
               "quantize.scale_search", choice(kNames<ScaleSearch>),
-              "Scales that just cover the weights, or of least weighted error", kIdentity,
+              "Scales that just cover the weights, or of least weighted error", kOnGrid,
               [](auto& run) -> auto& { return run.quantize.grid.scale_search; })};
 }
 
@@ -167,26 +99,45 @@ Fields solver_fields() {
   return {row<RunFile>(
               "quantize.act_order", choice(kNames<ActOrder>),
               "Round the most active columns first: inside groups, or across them (full)",
-              kCalibrated, [](auto& run) -> auto& { return run.quantize.act_order; }),
+              kFeedback, [](auto& run) -> auto& { return run.quantize.act_order; }),
           row<RunFile>(
               "quantize.damping", real(0, 1),
-              "Fraction of the mean diagonal that is added to the statistics", kCalibrated,
+              "Fraction of the mean diagonal that is added to the statistics", kFeedback,
               [](auto& run) -> auto& { return run.quantize.damping; }),
           row<RunFile>(
               "quantize.propagation", choice(kNames<Propagation>),
-              "Weights that produce the inputs of the next layer", kCalibrated,
+              "Weights that produce the inputs of the next layer", kFeedback,
               [](auto& run) -> auto& { return run.quantize.propagation; }),
           row<RunFile>(
               "quantize.true_sequential", boolean(),
-              "Measure each module behind the quantized ones before it in its layer", kCalibrated,
+              "Measure each module behind the quantized ones before it in its layer", kFeedback,
               [](auto& run) -> auto& { return run.quantize.true_sequential; }),
           row<RunFile>(
-              "quantize.lm_head", boolean(), "Quantize the output head too", kIdentity,
+              "quantize.lm_head", boolean(), "Quantize the output head too", kOnGrid,
               [](auto& run) -> auto& { return run.quantize.lm_head; }),
           row<RunFile>(
-              "quantize.rules", std::make_shared<RulesType>(),
+              "quantize.rules", rules(),
               "Exceptions for modules; the first rule that matches the whole name wins", kIdentity,
               [](auto& run) -> auto& { return run.quantize.rules; })};
+}
+
+Fields table_fields() {
+  return {row<RunFile>(
+              "quantize.sparsity", sparsity(),
+              "Fraction of the weights kept exactly: up to 0.0005 the sensitive ones, beyond it "
+              "those of large magnitude",
+              kOfTables, [](auto& run) -> auto& { return run.quantize.sparsity; }),
+          row<RunFile>(
+              "quantize.codebook_type", choice(kNames<CodebookType>), "Precision of the tables",
+              kOfTables, [](auto& run) -> auto& { return run.quantize.codebook_type; }),
+          row<RunFile>(
+              "quantize.codebook_search", choice(kNames<CodebookSearch>),
+              "Least error weighted by the gradients (kmeans), or of the module's outputs (lnq)",
+              kOfTables, [](auto& run) -> auto& { return run.quantize.codebook_search; }),
+          row<RunFile>(
+              "quantize.target_bits", real_from(2, 8),
+              "Instead of bits: mean per weight in the file, tables and outliers included",
+              kOfTables, [](auto& run) -> auto& { return run.quantize.target_bits; })};
 }
 
 Fields output_fields() {
@@ -195,8 +146,10 @@ Fields output_fields() {
               [](auto& run) -> auto& { return run.output.path; }),
           row<RunFile>(
               "output.format", choice(kNames<OutputFormat>),
-              "Packed GPTQ (2, 3, 4, 8 bits), or plain weights on the grid", kFree,
-              [](auto& run) -> auto& { return run.output.format; }),
+              "Packed GPTQ (2, 3, 4, 8 bits), plain weights, or SqueezeLLM's .pt (one bit width) "
+              "or the "
+              "same tensors as safetensors; follows the method",
+              kFree, [](auto& run) -> auto& { return run.output.format; }),
           row<RunFile>(
               "output.shard_size", byte_size(1000, kExact), "Largest file of the model", kFree,
               [](auto& run) -> auto& { return run.output.shard_bytes; })};
@@ -247,8 +200,27 @@ Fields run_fields() {
           row<RunFile>(
               "run.save_activations", integer(0, 10'000),
               "Keep the inputs of every n-th layer for a faster resume; 0: never", kFree,
-              [](auto& run) -> auto& { return run.run.save_activations; }),
+              [](auto& run) -> auto& { return run.run.save_activations; })};
+}
+
+Fields kept_fields() {
+  return {row<RunFile>(
+              "run.statistics", choice(kNames<Statistics>),
+              "Drop what the calibration measured, or keep it for other runs", kFree,
+              [](auto& run) -> auto& { return run.run.statistics; }),
+          unset_if_empty(row<RunFile>(
+              "run.statistics_directory", path(),
+              "Folder of the statistics; 'statistics' in the run directory if not set", kFree,
+              [](auto& run) -> auto& { return run.run.statistics_directory; })),
           row<RunFile>(
+              "run.activation_memory", byte_size(0, kExact),
+              "Host memory of a rank for kept layer inputs, the rest goes to a file; 0: half of "
+              "what is free",
+              kFree, [](auto& run) -> auto& { return run.run.activation_bytes; })};
+}
+
+Fields watch_fields() {
+  return {row<RunFile>(
               "run.watchdog", duration(1, 86'400), "Silence after which a rank counts as lost",
               kFree, [](auto& run) -> auto& { return run.run.watchdog; }),
           row<RunFile>(
@@ -263,13 +235,41 @@ Fields run_fields() {
               [](auto& run) -> auto& { return run.run.ignore_numerics; })};
 }
 
-constexpr std::array<Section, 6> kSections{
+Fields sweep_fields() {
+  Fields fields{
+      row<RunFile>(
+          "sweep.method", list_of(choice(kNames<Method>), "methods"), "Values of quantize.method",
+          kFree, [](auto& run) -> auto& { return run.sweep.method; }),
+      row<RunFile>(
+          "sweep.bits", list_of(integer(2, 8), "integers"), "Values of quantize.bits", kFree,
+          [](auto& run) -> auto& { return run.sweep.bits; }),
+      row<RunFile>(
+          "sweep.group_size", list_of(group_size(), "sizes"), "Values of quantize.group_size",
+          kOnGrid, [](auto& run) -> auto& { return run.sweep.group_size; }),
+      row<RunFile>(
+          "sweep.sparsity", list_of(sparsity(), "them"), "Values of quantize.sparsity", kOfTables,
+          [](auto& run) -> auto& { return run.sweep.sparsity; }),
+      row<RunFile>(
+          "sweep.points", points(), "Further points; what one does not set is as in quantize",
+          kFree, [](auto& run) -> auto& { return run.sweep.points; }),
+      row<RunFile>(
+          "sweep.exclude", points(), "Points to leave out: those that have all that an entry sets",
+          kFree, [](auto& run) -> auto& { return run.sweep.exclude; })};
+  for (Field<RunFile>& field : fields) {
+    field.identity = false;
+    field = unset_if_empty(std::move(field));
+  }
+  return fields;
+}
+
+constexpr std::array<Section, 7> kSections{
     {{"model", "The model to quantize"},
      {"calibration", "The text that shows which weights matter"},
      {"quantize", "How the weights become codes"},
      {"output", "The quantized model"},
      {"evaluate", "Perplexity before and after; left out: none"},
-     {"run", "Where and how the job runs; not part of the run's identity"}}};
+     {"run", "Where and how the job runs; not part of the run's identity"},
+     {"sweep", "Several runs from one calibration: the product of the lists"}}};
 
 }  // namespace
 
@@ -280,33 +280,13 @@ std::span<const Section> run_file_sections() {
 const std::vector<Field<RunFile>>& run_file_fields() {
   static const Fields all = [] {
     Fields fields;
-    for (const auto& section : {model_fields, calibration_fields, grid_fields, solver_fields,
-                                output_fields, evaluate_fields, run_fields}) {
+    for (const auto& section :
+         {model_fields, calibration_fields, grid_fields, solver_fields, table_fields, output_fields,
+          evaluate_fields, run_fields, kept_fields, watch_fields, sweep_fields}) {
       for (Field<RunFile>& field : section()) fields.push_back(std::move(field));
     }
     return fields;
   }();
-  return all;
-}
-
-const std::vector<Field<QuantizeRule>>& rule_fields() {
-  using Rule = QuantizeRule;
-  static const std::vector<Field<Rule>> all{
-      row<Rule>(
-          "match", pattern(), "Regular expression for the whole name, without '.weight'", kNeeded,
-          [](auto& rule) -> auto& { return rule.match; }),
-      row<Rule>(
-          "bits", integer(2, 8), "Bits of a code", kFree,
-          [](auto& rule) -> auto& { return rule.bits; }),
-      row<Rule>(
-          "group_size", group_size(), "Columns that share a scale; -1: the whole row", kFree,
-          [](auto& rule) -> auto& { return rule.group_size; }),
-      row<Rule>(
-          "symmetric", boolean(), "Grid centred on zero", kFree,
-          [](auto& rule) -> auto& { return rule.symmetric; }),
-      row<Rule>(
-          "skip", boolean(), "Leave the module as it is", kFree,
-          [](auto& rule) -> auto& { return rule.skip; })};
   return all;
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pipeline/config/method_set.h"
 #include "pipeline/config/run_config.h"
 #include "pipeline/config/values.h"
 
@@ -26,9 +27,9 @@ struct Field {
   ValueTypePtr type;
   std::string_view description;
   Need need = Need::optional;
-  bool identity = false;    ///< decides the bytes of statistics and codes
-  bool calibrated = false;  ///< has no effect on methods without statistics
-  std::function<nlohmann::json(const Owner&)> value;          ///< canonical; null where unset
+  bool identity = false;                              ///< decides the bytes of statistics and codes
+  MethodSet methods;                                  ///< that it has an effect on
+  std::function<nlohmann::json(const Owner&)> value;  ///< canonical; null where unset
   std::function<void(Owner&, const nlohmann::json&)> assign;  ///< from the canonical form
 
   std::string_view section() const { return key.substr(0, key.find('.')); }
@@ -46,9 +47,6 @@ std::span<const Section> run_file_sections();
 /// Every key of a run file, section by section. A new option is one row here; parsing, the key
 /// listing, the schema and the resolved output follow.
 const std::vector<Field<RunFile>>& run_file_fields();
-
-/// Every key of an entry of quantize.rules.
-const std::vector<Field<QuantizeRule>>& rule_fields();
 
 /// The JSON object of what the fields hold, without unset ones.
 template <typename Owner>

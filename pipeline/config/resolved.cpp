@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "pipeline/config/fields.h"
+#include "pipeline/config/nested_fields.h"
 
 namespace quern {
 namespace {
@@ -26,11 +27,12 @@ std::string flow(const json& value) {
   return value.dump();
 }
 
-/// Rules in the order of their table, so that `match` comes first.
-std::string rule_flow(const QuantizeRule& rule) {
+/// In the order of the table, so that `match` of a rule comes first.
+template <typename Owner>
+std::string entry_flow(const Owner& owner, const std::vector<Field<Owner>>& fields) {
   std::string text;
-  for (const Field<QuantizeRule>& field : rule_fields()) {
-    const json value = field.value(rule);
+  for (const Field<Owner>& field : fields) {
+    const json value = field.value(owner);
     if (value.is_null()) continue;
     text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", field.key, flow(value));
   }
@@ -44,13 +46,14 @@ std::string line(const std::string& text, const std::string& origin) {
 std::string field_lines(const ParsedRunFile& parsed, const Field<RunFile>& field) {
   const std::string key(field.key);
   const auto& rules = parsed.run.quantize.rules;
+  const json value = field.value(parsed.run);
+  if (value.is_null()) return {};
   if (key != "quantize.rules" || rules.empty()) {
-    return line(fmt::format("  {}: {}", field.name(), flow(field.value(parsed.run))),
-                parsed.origin.at(key));
+    return line(fmt::format("  {}: {}", field.name(), flow(value)), parsed.origin.at(key));
   }
   std::string text = line(fmt::format("  {}:", field.name()), parsed.origin.at(key));
   for (std::size_t i = 0; i < rules.size(); ++i) {
-    text += line(fmt::format("    - {}", rule_flow(rules[i])),
+    text += line(fmt::format("    - {}", entry_flow(rules[i], rule_fields())),
                  parsed.origin.at(fmt::format("{}[{}]", key, i)));
   }
   return text;
@@ -59,8 +62,10 @@ std::string field_lines(const ParsedRunFile& parsed, const Field<RunFile>& field
 json json_of(const RunFile& run, bool identity_only) {
   json all = json::object();
   for (const Field<RunFile>& field : run_file_fields()) {
-    if (identity_only && !field.identity) continue;
-    all[std::string(field.section())][std::string(field.name())] = field.value(run);
+    const bool decides = field.identity && field.methods.contains(run.quantize.method);
+    if (identity_only && !decides) continue;
+    const json value = field.value(run);
+    if (!value.is_null()) all[std::string(field.section())][std::string(field.name())] = value;
   }
   return all;
 }
@@ -78,10 +83,11 @@ json identity_json(const RunFile& run) {
 std::string resolved_text(const ParsedRunFile& parsed) {
   std::string text;
   for (const Section& section : run_file_sections()) {
-    text += fmt::format("{}:\n", section.name);
+    std::string lines;
     for (const Field<RunFile>& field : run_file_fields()) {
-      if (field.section() == section.name) text += field_lines(parsed, field);
+      if (field.section() == section.name) lines += field_lines(parsed, field);
     }
+    if (!lines.empty()) text += fmt::format("{}:\n{}", section.name, lines);
   }
   return text;
 }

@@ -12,9 +12,14 @@
 
 namespace quern {
 
-enum class Method : std::uint8_t { rtn, gptq };
+enum class Method : std::uint8_t { rtn, gptq, squeezellm };
 enum class Propagation : std::uint8_t { quantized, original };
-enum class OutputFormat : std::uint8_t { gptq, dequantized };
+enum class OutlierSelection : std::uint8_t { paper, joint };
+enum class OutlierBudget : std::uint8_t { module, model };
+enum class CodebookType : std::uint8_t { float32, float16 };
+enum class CodebookSearch : std::uint8_t { kmeans, lnq };
+enum class Statistics : std::uint8_t { discard, keep };
+enum class OutputFormat : std::uint8_t { gptq, dequantized, squeezellm, squeezellm_safetensors };
 enum class Resume : std::uint8_t { automatic, required, never };
 enum class Sampling : std::uint8_t { sequential, random };
 enum class BosPolicy : std::uint8_t { automatic, always, never };
@@ -53,6 +58,18 @@ struct QuantizeRule {
   bool skip = false;
 };
 
+/// Weights kept exactly, as fractions of all weights: 0.0045 in a run file is 0.0005 sensitive and
+/// 0.0040 by magnitude, as in SqueezeLLM's tables; up to 0.0005 all are sensitive.
+struct Sparsity {
+  double sensitive = 0.0;  ///< of every module
+  double magnitude = 0.0;  ///< of the whole model
+  OutlierSelection rule = OutlierSelection::paper;
+  OutlierBudget budget = OutlierBudget::module;  ///< of rule joint
+
+  double total() const noexcept { return sensitive + magnitude; }
+  bool operator==(const Sparsity&) const = default;
+};
+
 struct QuantizeConfig {
   Method method = Method::gptq;
   GridSpec grid{.bits = 4, .group_size = 128};
@@ -60,6 +77,11 @@ struct QuantizeConfig {
   double damping = 0.01;
   Propagation propagation = Propagation::quantized;
   bool true_sequential = true;
+  Sparsity sparsity;
+  CodebookType codebook_type = CodebookType::float32;
+  CodebookSearch codebook_search = CodebookSearch::kmeans;
+  std::optional<double> target_bits;  ///< mean bits per quantized weight in the file, tables and
+                                      ///< outliers included; then bits is not used
   bool lm_head = false;
   std::vector<QuantizeRule> rules;
 };
@@ -80,12 +102,37 @@ struct RunConfig {
   std::filesystem::path directory;
   Device device = Device::automatic;
   Resume resume = Resume::automatic;
-  int threads = 0;                      ///< per rank; 0: cores of the host / ranks on it
-  std::int64_t save_activations = 0;    ///< keep the inputs of every n-th layer; 0: never
-  std::chrono::seconds watchdog{60};    ///< silence after which a rank counts as lost
-  std::chrono::seconds deadline{3600};  ///< longest wait in one collective
+  Statistics statistics = Statistics::discard;
+  std::filesystem::path statistics_directory;  ///< empty: "statistics" in the run directory
+  std::uint64_t activation_bytes = 0;          ///< host memory of a rank for kept layer inputs, the
+                                               ///< rest goes to a file; 0: half of what is free
+  int threads = 0;                             ///< per rank; 0: cores of the host / ranks on it
+  std::int64_t save_activations = 0;           ///< keep the inputs of every n-th layer; 0: never
+  std::chrono::seconds watchdog{60};           ///< silence after which a rank counts as lost
+  std::chrono::seconds deadline{3600};         ///< longest wait in one collective
   LogLevel log_level = LogLevel::info;
   bool ignore_numerics = false;  ///< resume although backend or libraries differ
+};
+
+/// Settings that a point of a sweep changes; absent ones are the run file's.
+struct SweepPoint {
+  std::optional<Method> method;
+  std::optional<int> bits;
+  std::optional<std::int64_t> group_size;
+  std::optional<Sparsity> sparsity;
+
+  bool operator==(const SweepPoint&) const = default;
+};
+
+/// The product of the lists that are not empty, then `points`, without what an entry of `exclude`
+/// matches in all that it sets.
+struct SweepConfig {
+  std::vector<Method> method;
+  std::vector<int> bits;
+  std::vector<std::int64_t> group_size;
+  std::vector<Sparsity> sparsity;
+  std::vector<SweepPoint> points;
+  std::vector<SweepPoint> exclude;
 };
 
 /// A run file, parsed: enums, numbers in range and paths; no YAML type travels further.
@@ -97,6 +144,7 @@ struct RunFile {
   OutputConfig output;
   EvaluateConfig evaluate;
   RunConfig run;
+  SweepConfig sweep;
 };
 
 }  // namespace quern

@@ -49,13 +49,14 @@ json run_file_schema() {
   const json rounds_to_nearest = json::parse(R"({
     "properties": {"quantize": {"properties": {"method": {"const": "rtn"}}, "required": ["method"]}},
     "required": ["quantize"]})");
+  const json sweeps = {{"required", {"sweep"}}};
   return {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
           {"title", "Quern run file"},
           {"type", "object"},
           {"properties", properties},
           {"required", required},
           {"additionalProperties", false},
-          {"if", rounds_to_nearest},
+          {"if", {{"anyOf", {rounds_to_nearest, sweeps}}}},
           {"else", {{"required", {"calibration"}}}}};
 }
 
@@ -66,9 +67,10 @@ std::string key_listing() {
     for (const Field<RunFile>& field : run_file_fields()) {
       if (field.section() != section.name) continue;
       const json usual = default_of(field);
-      text += fmt::format("  {}\n      {}\n      {}{}\n", field.key, field.description,
-                          field.type->expectation(),
-                          usual.is_null() ? "" : fmt::format("; default {}", usual.dump()));
+      text += fmt::format(
+          "  {}\n      {}\n      {}{}{}\n", field.key, field.description, field.type->expectation(),
+          usual.is_null() ? "" : fmt::format("; default {}", usual.dump()),
+          field.methods.holds_all() ? "" : fmt::format("; only of {}", field.methods.names()));
     }
   }
   return text;

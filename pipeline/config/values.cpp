@@ -94,7 +94,12 @@ class IntegerType final : public ValueType {
 
 class RealType final : public ValueType {
  public:
-  RealType(double above, double maximum) : above_(above), maximum_(maximum) {}
+  struct Range {
+    double minimum;
+    double maximum;
+    bool includes_minimum;
+  };
+  explicit RealType(const Range& range) : range_(range) {}
 
   json read(const YamlNode& node, const std::string& key) const override {
     const char* begin = node.scalar.data();
@@ -108,22 +113,27 @@ class RealType final : public ValueType {
       fail(node.place, key, fmt::format("{} is not a number", node.description()), expectation(),
            "write it as 0.01 or 1e-2, without quotes");
     }
-    if (parsed.ec != std::errc() || !(value > above_) || value > maximum_) {
+    const bool above =
+        value > range_.minimum || (range_.includes_minimum && value == range_.minimum);
+    if (parsed.ec != std::errc() || !above || value > range_.maximum) {
       fail(node.place, key, fmt::format("{} is out of range", in_quotes(node.scalar)),
            expectation(), "choose a value in the range");
     }
     return value;
   }
   std::string expectation() const override {
-    return fmt::format("a number above {} and up to {}", above_, maximum_);
+    return range_.includes_minimum
+               ? fmt::format("a number from {} to {}", range_.minimum, range_.maximum)
+               : fmt::format("a number above {} and up to {}", range_.minimum, range_.maximum);
   }
   json schema() const override {
-    return {{"type", "number"}, {"exclusiveMinimum", above_}, {"maximum", maximum_}};
+    return {{"type", "number"},
+            {range_.includes_minimum ? "minimum" : "exclusiveMinimum", range_.minimum},
+            {"maximum", range_.maximum}};
   }
 
  private:
-  double above_;
-  double maximum_;
+  Range range_;
 };
 
 class ChoiceType final : public ValueType {
@@ -328,7 +338,11 @@ ValueTypePtr group_size() {
 }
 
 ValueTypePtr real(double above, double maximum) {
-  return std::make_shared<RealType>(above, maximum);
+  return std::make_shared<RealType>(RealType::Range{above, maximum, false});
+}
+
+ValueTypePtr real_from(double minimum, double maximum) {
+  return std::make_shared<RealType>(RealType::Range{minimum, maximum, true});
 }
 
 ValueTypePtr choice(std::span<const std::string_view> names) {
@@ -343,12 +357,16 @@ ValueTypePtr path() {
   return std::make_shared<PathType>();
 }
 
+ValueTypePtr list_of(ValueTypePtr item, std::string_view noun) {
+  return std::make_shared<ListType>(std::move(item), noun);
+}
+
 ValueTypePtr paths() {
-  return std::make_shared<ListType>(path(), "paths");
+  return list_of(path(), "paths");
 }
 
 ValueTypePtr names() {
-  return std::make_shared<ListType>(std::make_shared<TextType>("a name"), "names");
+  return list_of(std::make_shared<TextType>("a name"), "names");
 }
 
 ValueTypePtr pattern() {

@@ -39,6 +39,9 @@ ValueTypePtr group_size();
 /// A decimal number in (above, maximum].
 ValueTypePtr real(double above, double maximum);
 
+/// A decimal number in [minimum, maximum].
+ValueTypePtr real_from(double minimum, double maximum);
+
 /// One of the names, which must outlive the type.
 ValueTypePtr choice(std::span<const std::string_view> names);
 
@@ -53,6 +56,9 @@ ValueTypePtr paths();
 
 /// A name or a list of names, read as a list; an empty list is allowed.
 ValueTypePtr names();
+
+/// One item or a list of items, read as a list; `noun` names several and must outlive the type.
+ValueTypePtr list_of(ValueTypePtr item, std::string_view noun);
 
 /// A regular expression for module names (see match_complaint).
 ValueTypePtr pattern();

@@ -5,10 +5,8 @@ namespace {
 
 class DequantizedExporter final : public Exporter {
  public:
-  std::vector<TensorSpec> specs(const PlannedModule& planned, DType model_dtype) const override {
-    return {{planned.module.weight_name(),
-             model_dtype,
-             {planned.module.out_features, planned.module.in_features}}};
+  std::vector<TensorSpec> specs(const ModuleSummary& module, DType model_dtype) const override {
+    return {{module.name + ".weight", model_dtype, {module.out_features, module.in_features}}};
   }
 
   std::vector<NamedTensor> tensors(const QuantizedModule& module,
@@ -20,10 +18,12 @@ class DequantizedExporter final : public Exporter {
 
   DType bias_dtype(DType model_dtype) const override { return model_dtype; }
 
-  nlohmann::ordered_json quantization_config(const ModelGraph&,
-                                             const QuantizeConfig&) const override {
+  Container container() const override { return Container::safetensors; }
+  std::vector<NamedScalar> scalars(const ExportedModel&) const override { return {}; }
+  nlohmann::ordered_json quantization_config(const ExportedModel&) const override {
     return nullptr;
   }
+  std::vector<SideFile> side_files(const ExportedModel&) const override { return {}; }
 };
 
 }  // namespace

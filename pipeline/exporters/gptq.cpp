@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "kernels/core/error.h"
 #include "pipeline/exporters/gptq_dynamic.h"
 
 namespace quern {
@@ -43,31 +44,34 @@ class GptqExporter final : public Exporter {
  public:
   explicit GptqExporter(bool symmetric) : symmetric_(symmetric) {}
 
-  std::vector<TensorSpec> specs(const PlannedModule& planned, DType) const override {
-    const auto& [module, grid] = planned;
+  std::vector<TensorSpec> specs(const ModuleSummary& module, DType) const override {
     const std::int64_t k = module.in_features;
     const std::int64_t n = module.out_features;
-    const std::int64_t groups = group_count(k, grid.group_size);
-    return {{module.name + ".qweight", DType::i32, {words_for(k, grid.bits), n}},
-            {module.name + ".qzeros", DType::i32, {groups, words_for(n, grid.bits)}},
+    const std::int64_t groups = group_count(k, module.group_size);
+    return {{module.name + ".qweight", DType::i32, {words_for(k, module.bits), n}},
+            {module.name + ".qzeros", DType::i32, {groups, words_for(n, module.bits)}},
             {module.name + ".scales", DType::f16, {groups, n}},
             {module.name + ".g_idx", DType::i32, {k}}};
   }
 
   std::vector<NamedTensor> tensors(const QuantizedModule& module, DType) const override {
+    const auto* grid = std::get_if<UniformGrid>(&module.values);
+    ensure(grid != nullptr, "a module on a uniform grid for the gptq format");
     std::vector<NamedTensor> result;
     result.push_back({module.name + ".qweight", module.words});
     result.push_back(
-        {module.name + ".qzeros", pack_zeros(module.zeros, module.bits, symmetric_ ? 1 : 0)});
-    result.push_back({module.name + ".scales", module.scales});
-    result.push_back({module.name + ".g_idx", module.group_of});
+        {module.name + ".qzeros", pack_zeros(grid->zeros, module.bits, symmetric_ ? 1 : 0)});
+    result.push_back({module.name + ".scales", grid->scales});
+    result.push_back({module.name + ".g_idx", grid->group_of});
     return result;
   }
 
   DType bias_dtype(DType) const override { return DType::f16; }
+  Container container() const override { return Container::safetensors; }
+  std::vector<NamedScalar> scalars(const ExportedModel&) const override { return {}; }
 
-  nlohmann::ordered_json quantization_config(const ModelGraph& graph,
-                                             const QuantizeConfig& config) const override {
+  nlohmann::ordered_json quantization_config(const ExportedModel& model) const override {
+    const QuantizeConfig& config = model.config;
     const char* format = symmetric_ ? "gptq" : "gptq_v2";
     nlohmann::ordered_json json = {{"bits", config.grid.bits},
                                    {"group_size", config.grid.group_size},
@@ -79,7 +83,7 @@ class GptqExporter final : public Exporter {
                                    {"checkpoint_format", format},
                                    {"format", format},
                                    {"pack_dtype", "int32"}};
-    const nlohmann::ordered_json dynamic = gptq_dynamic(graph, config);
+    const nlohmann::ordered_json dynamic = gptq_dynamic(model.graph, config);
     if (!dynamic.empty()) json["dynamic"] = dynamic;
     json["meta"] = {{"quantizer", {fmt::format("quern:{}", QUERN_VERSION)}},
                     {"damp_percent", config.damping},
@@ -89,6 +93,10 @@ class GptqExporter final : public Exporter {
                     {"scale_search",
                      config.grid.scale_search == ScaleSearch::weighted ? "weighted" : "absmax"}};
     return json;
+  }
+
+  std::vector<SideFile> side_files(const ExportedModel& model) const override {
+    return {{"quantize_config.json", quantization_config(model)}};
   }
 
  private:

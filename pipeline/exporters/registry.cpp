@@ -5,6 +5,7 @@
 #include "pipeline/exporters/dequantized.h"
 #include "pipeline/exporters/exporter.h"
 #include "pipeline/exporters/gptq.h"
+#include "pipeline/exporters/squeezellm.h"
 
 namespace quern {
 namespace {
@@ -17,6 +18,8 @@ struct FormatRow {
 constexpr std::array kFormats = {
     FormatRow{OutputFormat::gptq, make_gptq_exporter},
     FormatRow{OutputFormat::dequantized, make_dequantized_exporter},
+    FormatRow{OutputFormat::squeezellm, make_squeezellm_exporter},
+    FormatRow{OutputFormat::squeezellm_safetensors, make_squeezellm_safetensors_exporter},
 };
 
 float load(const HostTensor& tensor, std::size_t i) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,6 +33,15 @@ struct BlockState {
   std::vector<Tensor> inputs;  ///< one per LayerInput of the stage, [T, features]
 };
 
+/// A linear module as the backward pass meets it: T tokens of what it read, and the gradient of the
+/// loss with respect to what it gave. Views, valid during the visit.
+struct LinearGradient {
+  Role role;
+  ConstTensorView input;            ///< [T, K]
+  ConstTensorView output_gradient;  ///< [T, N]
+};
+using VisitLinear = std::function<void(const LinearGradient&)>;
+
 /// The computation of a decoder layer, cut where linear layers read their inputs, so that each
 /// stage can be measured, quantized and then computed with the quantized weights.
 class DecoderBlock {
@@ -43,6 +53,13 @@ class DecoderBlock {
   /// Applies the modules of `stage`: the inputs become those of stage + 1; after the last stage
   /// they are empty and the residual is the layer's output.
   virtual void advance(int stage, const LayerWeights& weights, BlockState& state) = 0;
+
+  /// Backward through the whole layer, whose forward pass is recomputed from its input `residual`
+  /// [T, hidden]. gradient [T, hidden]: of the loss, in at the layer's output, out at its input.
+  /// Every linear module is visited once: the inputs from the last stage to the first, the modules
+  /// of an input in their order.
+  virtual void backward(const LayerWeights& weights, ConstTensorView residual, TensorView gradient,
+                        const VisitLinear& visit) = 0;
 };
 
 /// The block of layer `layer`; keeps references. rope [S, head_dim] f32 covers the sequences.

@@ -69,33 +69,69 @@ Tensor Forward::head_input(const LayerWeights& ends, ConstTensorView residual) {
   return out;
 }
 
-std::vector<float> Forward::token_nll(const LayerWeights& ends, ConstTensorView residual,
-                                      std::span<const std::int32_t> ids) {
-  Backend& backend = *session_.backend;
-  Memory& memory = backend.memory();
-  const auto tokens = static_cast<std::int64_t>(ids.size());
+/// [T] i32: what each token is to predict, -1 at the end of a sequence.
+Tensor Forward::next_tokens(std::span<const std::int32_t> ids) {
+  Memory& memory = session_.backend->memory();
   const auto length = static_cast<std::size_t>(sequence_length_);
   std::vector<std::int32_t> targets(ids.size());
   for (std::size_t t = 0; t < ids.size(); ++t) targets[t] = (t + 1) % length ? ids[t + 1] : -1;
-  Tensor device_targets = memory.allocate(DType::i32, {tokens});
-  memory.upload(std::as_bytes(std::span(targets)), device_targets.view());
-  const Tensor input = head_input(ends, residual);
-  Tensor nll = memory.allocate(DType::f32, {tokens});
+  Tensor device = memory.allocate(DType::i32, {static_cast<std::int64_t>(ids.size())});
+  memory.upload(std::as_bytes(std::span(targets)), device.view());
+  memory.synchronize();
+  return device;
+}
+
+/// visit(first row, logits [rows, V]) for pieces of the head's output.
+template <typename Visit>
+void Forward::for_each_logits(const LayerWeights& ends, ConstTensorView input, Visit visit) {
+  Backend& backend = *session_.backend;
+  const std::int64_t tokens = input.shape[0];
   Tensor logits =
-      memory.allocate(residual.dtype, {std::min(kHeadRows, tokens), graph_.geometry.vocab});
+      backend.memory().allocate(input.dtype, {std::min(kHeadRows, tokens), graph_.geometry.vocab});
   for (std::int64_t row = 0; row < tokens; row += kHeadRows) {
     const std::int64_t rows = std::min(kHeadRows, tokens - row);
     const TensorView chunk = logits.view().rows(0, rows);
-    backend.layers().linear(input.view().rows(row, rows), head_weight(ends), std::nullopt, chunk);
-    backend.layers().token_nll(chunk, std::as_const(device_targets).view().rows(row, rows),
-                               nll.view().rows(row, rows));
+    backend.layers().linear(input.rows(row, rows), head_weight(ends), std::nullopt, chunk);
+    visit(row, chunk);
   }
+}
+
+std::vector<float> Forward::token_nll(const LayerWeights& ends, ConstTensorView residual,
+                                      std::span<const std::int32_t> ids) {
+  Memory& memory = session_.backend->memory();
+  const Tensor targets = next_tokens(ids);
+  const Tensor input = head_input(ends, residual);
+  Tensor nll = memory.allocate(DType::f32, targets.shape());
+  for_each_logits(ends, input.view(), [&](std::int64_t row, TensorView logits) {
+    const std::int64_t rows = logits.shape[0];
+    session_.backend->layers().token_nll(logits, targets.view().rows(row, rows),
+                                         nll.view().rows(row, rows));
+  });
   const HostTensor host = memory.to_host(nll.view());
+  const auto length = static_cast<std::size_t>(sequence_length_);
   std::vector<float> result;
   for (std::size_t t = 0; t < ids.size(); ++t) {
     if ((t + 1) % length) result.push_back(host.as<float>()[t]);
   }
   return result;
+}
+
+Tensor Forward::loss_gradient(const LayerWeights& ends, ConstTensorView residual,
+                              std::span<const std::int32_t> ids) {
+  Backend& backend = *session_.backend;
+  const Tensor targets = next_tokens(ids);
+  const Tensor input = head_input(ends, residual);
+  Tensor gradient = backend.memory().allocate(residual.dtype, residual.shape);
+  const auto scale = static_cast<float>(1.0 / static_cast<double>(sequence_length_ - 1));
+  for_each_logits(ends, input.view(), [&](std::int64_t row, TensorView logits) {
+    const std::int64_t rows = logits.shape[0];
+    backend.gradients().token_nll(logits, targets.view().rows(row, rows), scale);
+    backend.gradients().linear(logits, head_weight(ends), gradient.view().rows(row, rows));
+  });
+  backend.gradients().rms_norm(residual, ends.weight(Role::final_norm),
+                               static_cast<float>(graph_.geometry.norm_epsilon), gradient.view(),
+                               gradient.view());
+  return gradient;
 }
 
 }  // namespace quern

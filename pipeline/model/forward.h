@@ -52,12 +52,20 @@ class Forward {
   std::vector<float> token_nll(const LayerWeights& ends, ConstTensorView residual,
                                std::span<const std::int32_t> ids);
 
+  /// Gradient [T, hidden] with respect to `residual` of the sum over the sequences of their mean
+  /// negative log-likelihood. The head is applied to few rows at a time.
+  Tensor loss_gradient(const LayerWeights& ends, ConstTensorView residual,
+                       std::span<const std::int32_t> ids);
+
   /// Tensors of the ends that embed() or the head need.
   std::vector<TensorNode> embedding_tensors() const;
   std::vector<TensorNode> head_tensors() const;
 
  private:
   ConstTensorView head_weight(const LayerWeights& ends) const;
+  Tensor next_tokens(std::span<const std::int32_t> ids);
+  template <typename Visit>
+  void for_each_logits(const LayerWeights& ends, ConstTensorView input, Visit visit);
 
   Session& session_;
   const ModelGraph& graph_;

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "kernels/core/error.h"
+#include "pipeline/model/packed_checkpoint.h"
 #include "pipeline/model/packed_codes.h"
 
 namespace quern {
@@ -124,8 +125,8 @@ GptqWeights::GptqWeights(const TensorSource& source, const nlohmann::ordered_jso
   if (method != "gptq" || (format != "gptq" && format != "gptq_v2")) {
     throw InputError(
         fmt::format("{}: quant_method '{}', checkpoint_format '{}'; a quantized model "
-                    "can be read as 'gptq' in format 'gptq' or 'gptq_v2' only; give "
-                    "the unquantized model instead",
+                    "can be read as 'squeezellm', or as 'gptq' in format 'gptq' or 'gptq_v2'; "
+                    "give the unquantized model instead",
                     origin, method, format));
   }
   bits_ = read_bits(config, origin);
@@ -174,25 +175,11 @@ std::uint64_t GptqWeights::bytes(const std::string& name) const {
 
 void check_gptq_checkpoint(const ModelGraph& graph, const TensorSource& source,
                            const GptqWeights& weights) {
-  std::vector<const TensorNode*> nodes;
-  for (const TensorNode& node : graph.tensors) nodes.push_back(&node);
-  for (const LayerGraph& layer : graph.layers) {
-    for (const TensorNode& node : layer.tensors) nodes.push_back(&node);
-  }
-  for (const TensorNode* node : nodes) {
-    const std::string module = node->name.substr(0, node->name.rfind('.'));
-    if (node->part == Part::weight && weights.is_packed(module)) {
-      check_packed(*node, source, module);
-      continue;
-    }
-    const TensorEntry& entry = source.entry(node->name);
-    if (entry.shape == node->shape && is_plain_float(entry.dtype)) continue;
-    throw InputError(
-        fmt::format("{}: tensor '{}' is {} {}; config.json calls for a float tensor of "
-                    "shape {}",
-                    source.folder().string(), node->name, dtype_name(entry.dtype),
-                    entry.shape.text(), node->shape.text()));
-  }
+  check_packed_checkpoint(graph, source, [&](const TensorNode& node, const std::string& module) {
+    if (!weights.is_packed(module)) return false;
+    check_packed(node, source, module);
+    return true;
+  });
 }
 
 }  // namespace quern

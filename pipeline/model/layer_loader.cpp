@@ -62,7 +62,6 @@ std::vector<HostTensor> LayerLoader::take(const std::vector<std::string>& names)
 /// The tensor on every rank's device, in the activation type.
 Tensor LayerLoader::spread(const TensorNode& node, int reader, const HostTensor* mine) {
   Memory& memory = session_.backend->memory();
-  const DType dtype = session_.backend->activation_dtype();
   std::int64_t stored = mine == nullptr ? 0 : static_cast<std::int64_t>(mine->dtype);
   session_.communicator->broadcast(std::as_writable_bytes(std::span(&stored, 1)), reader);
   Tensor raw = memory.allocate(static_cast<DType>(stored), node.shape);
@@ -71,8 +70,13 @@ Tensor LayerLoader::spread(const TensorNode& node, int reader, const HostTensor*
     memory.synchronize();
   }
   session_.communicator->broadcast(raw.view(), reader);
+  return prepared(std::move(raw));
+}
+
+Tensor LayerLoader::prepared(Tensor raw) {
+  const DType dtype = session_.backend->activation_dtype();
   if (raw.dtype() == dtype) return raw;
-  Tensor converted = memory.allocate(dtype, node.shape);
+  Tensor converted = session_.backend->memory().allocate(dtype, raw.shape());
   session_.backend->layers().convert(raw.view(), converted.view());
   return converted;
 }
@@ -103,6 +107,20 @@ LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
       require_finite(nodes[i].name, bad.as<std::int64_t>()[i], nodes[i].shape.elems());
     }
   });
+  return weights;
+}
+
+LayerWeights LayerLoader::load_own(const std::vector<TensorNode>& nodes) {
+  Memory& memory = session_.backend->memory();
+  LayerWeights weights;
+  for (const TensorNode& node : nodes) {
+    Tensor tensor = prepared(memory.to_device(source_.read(node.name)));
+    Tensor bad = memory.allocate(DType::i64, {1});
+    memory.clear(bad.view());
+    session_.backend->layers().count_nonfinite(tensor.view(), bad.view());
+    require_finite(node.name, memory.to_host(bad.view()).as<std::int64_t>()[0], node.shape.elems());
+    weights.set(node.role, node.part, std::move(tensor));
+  }
   return weights;
 }
 

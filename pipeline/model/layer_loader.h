@@ -28,6 +28,9 @@ class LayerLoader {
   /// for infinities and NaN: InputError naming the tensor and their number.
   LayerWeights load(const std::vector<TensorNode>& nodes);
 
+  /// As load(), for this rank alone: no collective.
+  LayerWeights load_own(const std::vector<TensorNode>& nodes);
+
  private:
   struct Share {
     std::vector<std::string> names;
@@ -37,6 +40,7 @@ class LayerLoader {
   std::vector<int> readers(const std::vector<TensorNode>& nodes) const;
   std::vector<HostTensor> take(const std::vector<std::string>& names);
   Tensor spread(const TensorNode& node, int reader, const HostTensor* mine);
+  Tensor prepared(Tensor raw);
 
   Session& session_;
   const WeightSource& source_;

@@ -43,4 +43,28 @@ HostTensor decode_grid(const PackedGrid& grid) {
   return weight;
 }
 
+HostTensor decode_codebook(const PackedCodebook& codebook) {
+  const auto columns = static_cast<std::size_t>(codebook.columns);
+  const auto rows = static_cast<std::size_t>(codebook.table.shape[0]);
+  const auto entries = static_cast<std::size_t>(codebook.table.shape[1]);
+  const auto words = codebook.words.as<std::int32_t>();
+  const auto table = codebook.table.as<float>();
+  const auto starts = codebook.rows.as<std::int32_t>();
+  HostTensor weight(DType::f32, {codebook.table.shape[0], codebook.columns});
+  const auto out = weight.as<float>();
+  for (std::size_t n = 0; n < rows; ++n) {
+    for (std::size_t k = 0; k < columns; ++k) {
+      const std::uint32_t code =
+          packed_field(words.subspan(n), rows, static_cast<std::int64_t>(k), codebook.bits);
+      out[n * columns + k] = table[n * entries + code];
+    }
+    for (auto i = static_cast<std::size_t>(starts[n]); i < static_cast<std::size_t>(starts[n + 1]);
+         ++i) {
+      const auto column = static_cast<std::size_t>(codebook.cols.as<std::int32_t>()[i]);
+      out[n * columns + column] += codebook.vals.as<float>()[i];
+    }
+  }
+  return weight;
+}
+
 }  // namespace quern

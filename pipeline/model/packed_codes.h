@@ -25,4 +25,19 @@ struct PackedGrid {
 /// nothing with the packer.
 HostTensor decode_grid(const PackedGrid& grid);
 
+/// Codes into per-row tables with a sparse part, in the layout of SqueezeLLM's files; views of host
+/// tensors that fit each other.
+struct PackedCodebook {
+  const HostTensor& words;  ///< [ceil(K bits / 32), N] i32
+  const HostTensor& table;  ///< [N, 2^bits] f32
+  const HostTensor& rows;   ///< [N + 1] i32, ascending from 0 to nnz
+  const HostTensor& cols;   ///< [nnz] i32, each in [0, columns)
+  const HostTensor& vals;   ///< [nnz] f32
+  std::int64_t columns;
+  int bits;
+};
+
+/// W [N, K] f32 = table[n, code[k, n]], plus vals at their places.
+HostTensor decode_codebook(const PackedCodebook& codebook);
+
 }  // namespace quern

@@ -6,16 +6,41 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/model/gptq_weights.h"
+#include "pipeline/model/squeezellm_weights.h"
 #include "workers/files/atomic_file.h"
+#include "workers/files/json_file.h"
 
 namespace quern {
+
+namespace {
+
+bool says_squeezellm(const nlohmann::ordered_json& quantization) {
+  return quantization.is_object() && quantization.contains("quant_method") &&
+         quantization.at("quant_method") == "squeezellm";
+}
+
+/// A SqueezeLLM folder as its own tools write it says nothing in config.json.
+bool holds_pt_file(const TensorSource& tensors) {
+  const std::vector<std::string> names = tensors.names();
+  return !names.empty() && tensors.shard_name(names.front()).ends_with(".pt");
+}
+
+void open_squeezellm(OpenModel& model, const nlohmann::ordered_json& config,
+                     const std::string& origin) {
+  auto weights = std::make_unique<SqueezellmWeights>(*model.tensors, config, origin);
+  check_squeezellm_checkpoint(model.graph, *model.tensors, *weights);
+  model.weights = std::move(weights);
+  model.is_quantized = true;
+}
+
+}  // namespace
 
 OpenModel open_model(const std::filesystem::path& folder,
                      std::span<const std::string> ignored_fields) {
   if (!std::filesystem::is_directory(folder)) {
     throw InputError(
         fmt::format("{}: no such folder; expected a Hugging Face model folder with "
-                    "config.json and safetensors files",
+                    "config.json and weights",
                     folder.string()));
   }
   OpenModel model;
@@ -25,12 +50,21 @@ OpenModel open_model(const std::filesystem::path& folder,
   const auto config = nlohmann::ordered_json::parse(read_text_file(folder / "config.json"));
   const auto quantization = config.find("quantization_config");
   if (quantization == config.end() || quantization->is_null()) {
+    if (holds_pt_file(*model.tensors)) {
+      const std::filesystem::path path = folder / "quant_config.json";
+      open_squeezellm(model, read_json_file(path), path.string());
+      return model;
+    }
     check_checkpoint(model.graph, *model.tensors);
     model.weights = std::make_unique<CheckpointWeights>(*model.tensors);
     return model;
   }
-  model.is_quantized = true;
   const std::string origin = (folder / "config.json").string() + ": quantization_config";
+  if (says_squeezellm(*quantization)) {
+    open_squeezellm(model, *quantization, origin);
+    return model;
+  }
+  model.is_quantized = true;
   auto weights = std::make_unique<GptqWeights>(*model.tensors, *quantization, origin);
   check_gptq_checkpoint(model.graph, *model.tensors, *weights);
   model.weights = std::move(weights);

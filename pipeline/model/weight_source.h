@@ -36,13 +36,14 @@ class CheckpointWeights final : public WeightSource {
 };
 
 /// A model folder opened for computing: graph, tensors, and the source that understands its
-/// format (plain, or GPTQ packed by config.json's quantization_config), checked against each other.
+/// format (plain; packed as GPTQ or SqueezeLLM by config.json's quantization_config; SqueezeLLM's
+/// .pt by quant_config.json), checked against each other.
 struct OpenModel {
   std::filesystem::path folder;
   ModelGraph graph;
   std::unique_ptr<TensorSource> tensors;
   std::unique_ptr<WeightSource> weights;
-  bool is_quantized = false;  ///< config.json has a quantization_config
+  bool is_quantized = false;  ///< its linear layers may be packed
 };
 
 /// Throws InputError: not a model folder, not supported, or tensors that do not fit config.json.

@@ -14,11 +14,12 @@ class Gptq final : public Quantizer {
   explicit Gptq(const QuantizeConfig& config)
       : order_(config.act_order), damping_{.fraction = config.damping} {}
 
-  bool needs_gram() const noexcept override { return true; }
+  StatisticsNeeded needed() const noexcept override { return {.gram = true}; }
 
   std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
-                                  const std::optional<GramView>& gram) const override {
-    ensure(gram.has_value(), "H for GPTQ");
+                                  BundleStatistics& statistics) const override {
+    ensure(statistics.gram.has_value(), "H for GPTQ");
+    const GramView gram = statistics.gram->view();
     std::map<std::int64_t, HessianFactor> factors;  // one, unless group_aware meets two group sizes
     std::vector<SolvedModule> solved;
     for (const ModuleTask& task : tasks) {
@@ -27,7 +28,7 @@ class Gptq final : public Quantizer {
         auto factor = factors.find(key);
         if (factor == factors.end()) {
           factor =
-              factors.emplace(key, backend.solver().factorise(*gram, order_, key, damping_)).first;
+              factors.emplace(key, backend.solver().factorise(gram, order_, key, damping_)).first;
         }
         solved.push_back({backend.solver().gptq(task.weight, factor->second, task.grid),
                           factor->second.damping_fraction, factor->second.dead_columns});

@@ -4,25 +4,35 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "pipeline/config/run_config.h"
+#include "pipeline/statistics.h"
 
 namespace quern {
 
+/// How many weights of a module are kept exactly, and which.
+struct OutlierChoice {
+  OutlierRule rule;                   ///< of SqueezeLLM's paper
+  std::optional<std::int64_t> joint;  ///< as many as this, chosen jointly with the codebook instead
+};
+
 /// One module to be quantized. weight [N, K] on the device, the activation type.
 struct ModuleTask {
-  std::string name;  ///< for error messages
+  std::string name;  ///< for error messages, and to find its statistics
   ConstTensorView weight;
-  GridSpec grid;
+  GridSpec grid;  ///< only its bits where values come from codebooks
+  OutlierChoice outliers;
 };
 
 /// A module's codes on the device and what its solver says of them.
 struct SolvedModule {
-  QuantizedTensor tensor;
+  std::variant<QuantizedTensor, CodebookTensor> tensor;
   double damping_fraction = 0.0;
   std::int64_t dead_columns = 0;
+  std::int64_t uninformed_rows = 0;
 };
 
 /// A method. Stateless but for its options; works on one bundle: modules that read one input.
@@ -30,13 +40,13 @@ class Quantizer {
  public:
   virtual ~Quantizer() = default;
 
-  /// Whether solve() wants H = X^T X of the input.
-  virtual bool needs_gram() const noexcept = 0;
+  /// The statistics that solve() wants.
+  virtual StatisticsNeeded needed() const noexcept = 0;
 
-  /// Solves the modules of one input. gram is present iff needs_gram(). Same order as the tasks.
-  /// Throws InputError naming the module that cannot be quantized.
+  /// Solves the modules of one input. statistics holds what needed() asks for. Same order as the
+  /// tasks. Throws InputError naming the module that cannot be quantized.
   virtual std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
-                                          const std::optional<GramView>& gram) const = 0;
+                                          BundleStatistics& statistics) const = 0;
 };
 
 /// The quantizer of the configured method: the explicit table of methods.

@@ -4,6 +4,7 @@
 #include "pipeline/quantizers/gptq.h"
 #include "pipeline/quantizers/quantizer.h"
 #include "pipeline/quantizers/rtn.h"
+#include "pipeline/quantizers/squeezellm.h"
 
 namespace quern {
 namespace {
@@ -16,6 +17,7 @@ struct MethodRow {
 constexpr std::array kMethods = {
     MethodRow{Method::rtn, make_rtn},
     MethodRow{Method::gptq, make_gptq},
+    MethodRow{Method::squeezellm, make_squeezellm},
 };
 
 }  // namespace

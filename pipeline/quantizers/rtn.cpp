@@ -5,10 +5,10 @@ namespace {
 
 class Rtn final : public Quantizer {
  public:
-  bool needs_gram() const noexcept override { return false; }
+  StatisticsNeeded needed() const noexcept override { return {}; }
 
   std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
-                                  const std::optional<GramView>&) const override {
+                                  BundleStatistics&) const override {
     std::vector<SolvedModule> solved;
     for (const ModuleTask& task : tasks) {
       solved.push_back(

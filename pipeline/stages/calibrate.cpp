@@ -15,14 +15,8 @@ constexpr int kMostHeadroomBits = 46;
 Calibrate::Calibrate(Session& session, std::vector<std::int64_t> features,
                      std::int64_t total_tokens)
     : session_(session), total_tokens_(total_tokens), headroom_bits_(kFirstHeadroomBits) {
-  Memory& memory = session.backend->memory();
   for (const std::int64_t k : features) {
-    Gram gram{memory.allocate(DType::i64, {k, k}), memory.allocate(DType::i32, {k}),
-              memory.allocate(DType::i64, {1})};
-    memory.clear(gram.sums.view());
-    memory.clear(gram.exponents.view());
-    memory.clear(gram.overflow.view());
-    grams_.push_back(std::move(gram));
+    grams_.push_back(make_gram(session.backend->memory(), k));
   }
 }
 

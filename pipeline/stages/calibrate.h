@@ -4,19 +4,10 @@
 #include <span>
 #include <vector>
 
-#include "pipeline/model/forward.h"
+#include "pipeline/statistics.h"
 #include "workers/session.h"
 
 namespace quern {
-
-/// H of one input while and after it is summed.
-struct Gram {
-  Tensor sums;       ///< [K, K] i64; complete on the owner after Calibrate::reduce
-  Tensor exponents;  ///< [K] i32
-  Tensor overflow;   ///< [1] i64
-
-  GramView view() { return {sums.view(), exponents.view(), overflow.view()}; }
-};
 
 /// Sums H over the micro-batches of all ranks, the same bits for any number of ranks. The exponents
 /// of an input come from micro-batch 0, on rank 0, and are broadcast when the input is first met.
@@ -36,7 +27,7 @@ class Calibrate {
   bool overflowed();
   void widen();
 
-  /// Collective: sums every input's H at its owner.
+  /// Collective: sums every input's H at its owner, where it is complete then.
   void reduce(std::span<const int> owners);
 
   Gram& gram(std::size_t input) { return grams_[input]; }

@@ -16,6 +16,8 @@
 #include "workers/agreement.h"
 #include "workers/files/atomic_file.h"
 #include "workers/files/hash.h"
+#include "workers/tensors/safetensors.h"
+#include "workers/tensors/torch_writer.h"
 
 namespace quern {
 namespace {
@@ -35,9 +37,27 @@ HostTensor finite_tensor(RunContext& context, const std::string& name, DType dty
   return tensor;
 }
 
+/// What an export works on, beside the run.
+struct ExportJob {
+  RunContext& context;
+  const Exporter& exporter;
+  ExportedModel model;
+  const nlohmann::json& provenance;
+};
+
+std::unique_ptr<TensorWriter> make_writer(const ExportJob& job, const fs::path& path,
+                                          std::vector<TensorSpec> specs) {
+  const CommitHook& hook = job.context.session.commit_hook;
+  if (job.exporter.container() == Container::torch) {
+    return std::make_unique<TorchWriter>(path, std::move(specs), job.exporter.scalars(job.model),
+                                         hook);
+  }
+  return std::make_unique<SafetensorsWriter>(path, std::move(specs), hook);
+}
+
 /// Writes one shard.
-void write_shard(RunContext& context, const Exporter& exporter, const OutputShard& shard,
-                 const fs::path& folder) {
+void write_shard(const ExportJob& job, const OutputShard& shard, const fs::path& folder) {
+  RunContext& context = job.context;
   const RunWeights weights(*context.model.weights, context.plan, context.store);
   std::vector<TensorSpec> specs;
   std::map<std::string, const OutputItem*> item_of;
@@ -47,25 +67,26 @@ void write_shard(RunContext& context, const Exporter& exporter, const OutputShar
       item_of[spec.name] = &item;
     }
   }
-  SafetensorsWriter writer(folder / shard.file_name, specs, context.session.commit_hook);
+  const std::unique_ptr<TensorWriter> writer =
+      make_writer(job, folder / shard.file_name, std::move(specs));
   const OutputItem* loaded = nullptr;
   std::vector<NamedTensor> tensors;
-  for (const TensorSpec& spec : writer.specs()) {
+  for (const TensorSpec& spec : writer->specs()) {
     const OutputItem* item = item_of.at(spec.name);
     if (item->module) {
       if (item != loaded) {
-        const auto module = weights.module(item->module->module.name);
+        const auto module = weights.module(item->module->name);
         ensure(module.has_value(), "every planned module to be committed before the export");
-        tensors = exporter.tensors(*module, item->source_dtype);
+        tensors = job.exporter.tensors(*module, item->source_dtype);
         loaded = item;
       }
       const auto found = std::ranges::find(tensors, spec.name, &NamedTensor::name);
-      writer.write(spec.name, found->tensor.bytes);
+      writer->write(spec.name, found->tensor.bytes);
     } else {
-      writer.write(spec.name, finite_tensor(context, item->source, spec.dtype).bytes);
+      writer->write(spec.name, finite_tensor(context, item->source, spec.dtype).bytes);
     }
   }
-  writer.commit();
+  writer->commit();
 }
 
 /// Tokenizer, generation settings, licences: everything that is not weights or configuration.
@@ -76,8 +97,9 @@ void copy_side_files(const fs::path& from, const fs::path& to, const CommitHook&
     const std::string name = entry.path().filename().string();
     const std::string extension = entry.path().extension().string();
     if (!entry.is_regular_file() || name.starts_with('.') || name == "config.json" ||
-        name == "quantize_config.json" || name == "provenance.json" || name == "SHA256SUMS" ||
-        name.ends_with(".index.json") || std::ranges::count(kNotCopied, extension) > 0) {
+        name == "quantize_config.json" || name == "quant_config.json" ||
+        name == "provenance.json" || name == "SHA256SUMS" || name.ends_with(".index.json") ||
+        std::ranges::count(kNotCopied, extension) > 0) {
       continue;
     }
     write_text_file(to / name, read_text_file(entry.path()), hook);
@@ -100,15 +122,14 @@ void write_index(const std::vector<OutputShard>& shards, const fs::path& folder,
   write_text_file(folder / "model.safetensors.index.json", index.dump(2) + "\n", hook);
 }
 
-void write_configuration(const RunContext& context, const Exporter& exporter,
-                         const fs::path& folder) {
-  const CommitHook& hook = context.session.commit_hook;
-  auto config = nlohmann::ordered_json::parse(read_text_file(context.model.folder / "config.json"));
-  const nlohmann::ordered_json quantization =
-      exporter.quantization_config(context.model.graph, context.config.quantize);
-  if (!quantization.is_null()) {
-    config["quantization_config"] = quantization;
-    write_text_file(folder / "quantize_config.json", quantization.dump(2) + "\n", hook);
+void write_configuration(const ExportJob& job, const fs::path& folder) {
+  const CommitHook& hook = job.context.session.commit_hook;
+  const fs::path& source = job.context.model.folder;
+  auto config = nlohmann::ordered_json::parse(read_text_file(source / "config.json"));
+  const nlohmann::ordered_json quantization = job.exporter.quantization_config(job.model);
+  if (!quantization.is_null()) config["quantization_config"] = quantization;
+  for (const SideFile& file : job.exporter.side_files(job.model)) {
+    write_text_file(folder / file.name, file.contents.dump(2) + "\n", hook);
   }
   write_text_file(folder / "config.json", config.dump(2) + "\n", hook);
 }
@@ -152,43 +173,41 @@ void summarise(const std::vector<OutputShard>& shards, ExportResult& result) {
       result.bytes += item.bytes();
       if (!item.module) continue;
       result.quantized_bytes += item.bytes();
-      result.quantized_weights += static_cast<std::uint64_t>(item.module->module.out_features *
-                                                             item.module->module.in_features);
+      result.quantized_weights +=
+          static_cast<std::uint64_t>(item.module->out_features * item.module->in_features);
     }
   }
 }
 
-void finish_folder(const RunContext& context, const Exporter& exporter,
-                   const std::vector<OutputShard>& shards, const nlohmann::json& provenance,
+void finish_folder(const ExportJob& job, const std::vector<OutputShard>& shards,
                    const std::map<std::string, std::string>& sums) {
-  const fs::path& final_folder = context.config.output.path;
+  const fs::path& final_folder = job.context.config.output.path;
   const fs::path folder = partial_folder(final_folder);
-  const CommitHook& hook = context.session.commit_hook;
+  const CommitHook& hook = job.context.session.commit_hook;
   write_index(shards, folder, hook);
-  copy_side_files(context.model.folder, folder, hook);
-  write_configuration(context, exporter, folder);
-  write_text_file(folder / "provenance.json", provenance.dump(2) + "\n", hook);
+  copy_side_files(job.context.model.folder, folder, hook);
+  write_configuration(job, folder);
+  write_text_file(folder / "provenance.json", job.provenance.dump(2) + "\n", hook);
   write_sums(folder, sums, hook);
   rename_durably(folder, final_folder, hook);
 }
 
 /// Collective. The whole model in the partial folder, which then gets its final name.
-void write_folder(RunContext& context, const Exporter& exporter,
-                  const std::vector<OutputShard>& shards, const nlohmann::json& provenance) {
-  Session& session = context.session;
-  const fs::path folder = partial_folder(context.config.output.path);
+void write_folder(const ExportJob& job, const std::vector<OutputShard>& shards) {
+  Session& session = job.context.session;
+  const fs::path folder = partial_folder(job.context.config.output.path);
   nlohmann::json sums = nlohmann::json::object();
   run_agreed(session, [&] {
     for (std::size_t i = 0; i < shards.size(); ++i) {
       if (static_cast<int>(i) % session.ranks() != session.rank()) continue;
       session.enter(fmt::format("export {}", shards[i].file_name));
-      write_shard(context, exporter, shards[i], folder);
+      write_shard(job, shards[i], folder);
       sums[shards[i].file_name] = sha256_file(folder / shards[i].file_name);
     }
   });
   const auto all_sums = gather_sums(session, sums);
   run_agreed(session, [&] {
-    if (session.is_root()) finish_folder(context, exporter, shards, provenance, all_sums);
+    if (session.is_root()) finish_folder(job, shards, all_sums);
   });
 }
 
@@ -211,17 +230,20 @@ void check_output_folder(const fs::path& folder, const nlohmann::json& provenanc
                   folder.string()));
 }
 
-ExportResult export_model(RunContext& context, const nlohmann::json& provenance) {
+ExportResult export_model(RunContext& context, std::span<const ModuleSummary> modules,
+                          const nlohmann::json& provenance) {
   Session& session = context.session;
   const auto lap = context.watch.lap("export");
   const fs::path& final_folder = context.config.output.path;
   const auto exporter = make_exporter(context.config.output.format, context.plan);
-  const std::vector<OutputShard> shards = plan_shards(context, *exporter);
+  const std::vector<OutputShard> shards = plan_shards(context, *exporter, modules);
   ExportResult result;
   result.folder = final_folder;
   summarise(shards, result);
   run_agreed(session, [&] { result.already_there = finished_export(final_folder, provenance); });
   if (any_rank(session, result.already_there)) return result;
+  const ExportJob job{
+      context, *exporter, {context.model.graph, context.config.quantize, modules}, provenance};
   const fs::path folder = partial_folder(final_folder);
   run_agreed(session, [&] {
     if (!session.is_root()) return;
@@ -229,7 +251,7 @@ ExportResult export_model(RunContext& context, const nlohmann::json& provenance)
     make_directories(folder);
   });
   try {
-    write_folder(context, *exporter, shards, provenance);
+    write_folder(job, shards);
   } catch (...) {
     std::error_code ignored;  // the next export removes what is left
     if (session.is_root()) fs::remove_all(folder, ignored);

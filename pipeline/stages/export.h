@@ -2,9 +2,11 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "pipeline/quantized_module.h"
 #include "pipeline/run_context.h"
 
 namespace quern {
@@ -31,6 +33,8 @@ void check_output_folder(const std::filesystem::path& folder, const nlohmann::js
 /// Collective. Writes the quantized model: shards by all ranks into "<output.path>.partial", then
 /// side files, configuration, provenance.json and SHA256SUMS by rank 0, then one rename of the
 /// folder. The bytes depend on model, data and configuration alone.
-ExportResult export_model(RunContext& context, const nlohmann::json& provenance);
+/// modules: of the whole plan, in its order.
+ExportResult export_model(RunContext& context, std::span<const ModuleSummary> modules,
+                          const nlohmann::json& provenance);
 
 }  // namespace quern

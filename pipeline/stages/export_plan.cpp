@@ -7,7 +7,7 @@
 namespace quern {
 namespace {
 
-using ModuleMap = std::map<std::string, const PlannedModule*>;
+using ModuleMap = std::map<std::string, const ModuleSummary*>;
 
 OutputItem make_item(const RunContext& context, const Exporter& exporter, const ModuleMap& modules,
                      const TensorNode& node) {
@@ -26,11 +26,10 @@ OutputItem make_item(const RunContext& context, const Exporter& exporter, const 
   return item;
 }
 
-std::vector<OutputItem> all_items(const RunContext& context, const Exporter& exporter) {
+std::vector<OutputItem> all_items(const RunContext& context, const Exporter& exporter,
+                                  std::span<const ModuleSummary> summaries) {
   ModuleMap modules;
-  for (const BundleUnit* bundle : context.plan.stored_bundles()) {
-    for (const PlannedModule& planned : bundle->modules) modules[planned.module.name] = &planned;
-  }
+  for (const ModuleSummary& summary : summaries) modules[summary.name] = &summary;
   const ModelGraph& graph = context.model.graph;
   std::vector<OutputItem> items;
   const auto add = [&](const TensorNode& node) {
@@ -56,17 +55,23 @@ std::uint64_t OutputItem::bytes() const {
   return total;
 }
 
-std::vector<OutputShard> plan_shards(const RunContext& context, const Exporter& exporter) {
+std::vector<OutputShard> plan_shards(const RunContext& context, const Exporter& exporter,
+                                     std::span<const ModuleSummary> modules) {
   std::vector<OutputShard> shards(1);
   std::uint64_t filled = 0;
-  for (OutputItem& item : all_items(context, exporter)) {
+  for (OutputItem& item : all_items(context, exporter, modules)) {
     const std::uint64_t bytes = item.bytes();
-    if (filled > 0 && filled + bytes > context.config.output.shard_bytes) {
+    if (exporter.container() == Container::safetensors && filled > 0 &&
+        filled + bytes > context.config.output.shard_bytes) {
       shards.emplace_back();
       filled = 0;
     }
     filled += bytes;
     shards.back().items.push_back(std::move(item));
+  }
+  if (exporter.container() == Container::torch) {
+    shards[0].file_name = "squeezellm.pt";
+    return shards;
   }
   for (std::size_t i = 0; i < shards.size(); ++i) {
     shards[i].file_name =

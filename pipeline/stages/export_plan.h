@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,7 @@ namespace quern {
 
 /// Tensors of the output that come from one place: a quantized module, or one source tensor.
 struct OutputItem {
-  std::optional<PlannedModule> module;  ///< empty: passed on from the source
+  std::optional<ModuleSummary> module;  ///< empty: passed on from the source
   std::string source;                   ///< name of the source tensor
   DType source_dtype = DType::f32;
   std::vector<TensorSpec> specs;
@@ -26,8 +27,9 @@ struct OutputShard {
   std::vector<OutputItem> items;
 };
 
-/// All tensors of the output in checkpoint order, cut into files of at most `shard_bytes` (an item
-/// is never cut). Pure: the same for any number of ranks.
-std::vector<OutputShard> plan_shards(const RunContext& context, const Exporter& exporter);
+/// All tensors of the output in checkpoint order: one torch file, or safetensors files of at most
+/// `shard_bytes` (an item is never cut). Pure: the same for any number of ranks.
+std::vector<OutputShard> plan_shards(const RunContext& context, const Exporter& exporter,
+                                     std::span<const ModuleSummary> modules);
 
 }  // namespace quern

@@ -24,72 +24,117 @@ double plain_relative_error(const HostTensor& weight, const HostTensor& dequanti
   return energy > 0.0 ? error / energy : 0.0;
 }
 
-}  // namespace
+/// A solver's result, as it is stored: its values on the host, and what they dequantize to.
+struct Stored {
+  std::variant<UniformGrid, Codebook> values;
+  std::int64_t outliers = 0;
+};
 
-QuantizeBundles::QuantizeBundles(RunContext& context)
-    : context_(context), quantizer_(make_quantizer(context.config.quantize)) {}
-
-double QuantizeBundles::relative_error(ConstTensorView weight, ConstTensorView dequantized,
-                                       const std::optional<GramView>& gram) {
-  Backend& backend = *context_.session.backend;
+Stored store_values(Backend& backend, const QuantizedTensor& tensor, TensorView dequantized) {
   Memory& memory = backend.memory();
-  if (!gram) {
-    Tensor single = memory.allocate(DType::f32, weight.shape);
-    backend.layers().convert(weight, single.view());
-    return plain_relative_error(memory.to_host(single.view()), memory.to_host(dequantized));
-  }
-  Tensor result = memory.allocate(DType::f64, {2});
-  backend.solver().quadratic_error(weight, dequantized, *gram, result.view());
-  const HostTensor host = memory.to_host(result.view());
-  const auto values = host.as<double>();
-  return values[1] > 0.0 ? values[0] / values[1] : 0.0;
+  backend.solver().dequantize(tensor, dequantized);
+  return {UniformGrid{memory.to_host(tensor.scales.view()), memory.to_host(tensor.zeros.view()),
+                      memory.to_host(tensor.group_of.view())},
+          0};
 }
 
-QuantizedModule QuantizeBundles::finish(const PlannedModule& planned, const SolvedModule& solved,
-                                        ConstTensorView weight, const BundleTask& task) {
+Stored store_values(Backend& backend, const CodebookTensor& tensor, TensorView dequantized) {
+  Memory& memory = backend.memory();
+  backend.codebooks().dequantize(tensor, dequantized);
+  return {Codebook{memory.to_host(tensor.table.view()), memory.to_host(tensor.rows.view()),
+                   memory.to_host(tensor.cols.view()), memory.to_host(tensor.vals.view())},
+          tensor.vals.shape().elems()};
+}
+
+}  // namespace
+
+QuantizeBundles::QuantizeBundles(RunContext& context, const Allocation& allocation)
+    : context_(context),
+      allocation_(allocation),
+      quantizer_(make_quantizer(context.config.quantize)) {}
+
+void QuantizeBundles::measure_error(const ModuleTask& task, ConstTensorView dequantized,
+                                    BundleStatistics& statistics, ModuleMetrics& metrics) {
   Backend& backend = *context_.session.backend;
   Memory& memory = backend.memory();
-  const auto& [module, grid] = planned;
+  const auto measured = statistics.modules.find(task.name);
+  const bool has_fisher = measured != statistics.modules.end() && measured->second.fisher;
+  if (!has_fisher && !statistics.gram) {
+    Tensor single = memory.allocate(DType::f32, task.weight.shape);
+    backend.layers().convert(task.weight, single.view());
+    metrics.relative_error =
+        plain_relative_error(memory.to_host(single.view()), memory.to_host(dequantized));
+    return;
+  }
+  Tensor result = memory.allocate(DType::f64, {2});
+  if (has_fisher) {
+    backend.codebooks().weighted_error(task.weight, dequantized, measured->second.fisher->view(),
+                                       result.view());
+  } else {
+    backend.solver().quadratic_error(task.weight, dequantized, statistics.gram->view(),
+                                     result.view());
+  }
+  const HostTensor host = memory.to_host(result.view());
+  const auto values = host.as<double>();
+  metrics.relative_error = values[1] > 0.0 ? values[0] / values[1] : 0.0;
+  if (has_fisher) metrics.objective = values[0];
+}
+
+QuantizedModule QuantizeBundles::finish(const LinearModule& module, const ModuleTask& task,
+                                        const SolvedModule& solved, BundleStatistics& statistics) {
+  Backend& backend = *context_.session.backend;
+  Memory& memory = backend.memory();
+  const GridSpec& grid = task.grid;
+  const bool codebook = std::holds_alternative<CodebookTensor>(solved.tensor);
   Tensor words = memory.allocate(DType::i32,
                                  {(module.in_features * grid.bits + 31) / 32, module.out_features});
-  backend.solver().pack(solved.tensor.codes.view(), grid.bits, words.view());
-  Tensor dequantized = memory.allocate(DType::f32, weight.shape);
-  backend.solver().dequantize(solved.tensor, dequantized.view());
+  Tensor dequantized = memory.allocate(DType::f32, task.weight.shape);
   QuantizedModule result;
   result.name = module.name;
   result.out_features = module.out_features;
   result.in_features = module.in_features;
   result.bits = grid.bits;
-  result.group_size = grid.group_size;
+  result.group_size = codebook ? -1 : grid.group_size;
   result.symmetric = grid.symmetric;
+  if (context_.config.quantize.codebook_type == CodebookType::float16) {
+    result.table_dtype = DType::f16;
+  }
+  std::visit(
+      [&](const auto& tensor) {
+        backend.solver().pack(tensor.codes.view(), grid.bits, words.view());
+        Stored stored = store_values(backend, tensor, dequantized.view());
+        result.values = std::move(stored.values);
+        result.outliers = stored.outliers;
+      },
+      solved.tensor);
   result.words = memory.to_host(words.view());
-  result.scales = memory.to_host(solved.tensor.scales.view());
-  result.zeros = memory.to_host(solved.tensor.zeros.view());
-  result.group_of = memory.to_host(solved.tensor.group_of.view());
-  result.metrics.relative_error = relative_error(weight, dequantized.view(), task.gram);
+  measure_error(task, dequantized.view(), statistics, result.metrics);
   result.metrics.damping_fraction = solved.damping_fraction;
   result.metrics.dead_columns = solved.dead_columns;
+  result.metrics.uninformed_rows = solved.uninformed_rows;
   result.metrics.dequantized_hash = xxh3_hex(memory.to_host(dequantized.view()).bytes);
   return result;
 }
 
 std::vector<QuantizedModule> QuantizeBundles::solve_bundle(const BundleTask& task,
                                                            const LayerWeights& weights) {
+  const QuantizeConfig& config = context_.config.quantize;
   std::vector<ModuleTask> modules;
-  for (const auto& [module, grid] : task.bundle->modules) {
-    modules.push_back({module.name, weights.weight(module.role), grid});
+  for (const PlannedModule& planned : task.bundle->modules) {
+    modules.push_back(make_task(planned, weights.weight(planned.module.role), config, allocation_));
   }
-  const auto solved = quantizer_->solve(*context_.session.backend, modules, task.gram);
+  BundleStatistics none;
+  BundleStatistics& statistics = task.statistics == nullptr ? none : *task.statistics;
+  const auto solved = quantizer_->solve(*context_.session.backend, modules, statistics);
   std::vector<QuantizedModule> results;
   for (std::size_t i = 0; i < solved.size(); ++i) {
-    results.push_back(finish(task.bundle->modules[i], solved[i], modules[i].weight, task));
+    results.push_back(finish(task.bundle->modules[i].module, modules[i], solved[i], statistics));
     const QuantizedModule& result = results.back();
     context_.session.log->debug("{}: relative error {:.3e}", result.name,
                                 result.metrics.relative_error);
-    if (result.metrics.damping_fraction > context_.config.quantize.damping) {
+    if (result.metrics.damping_fraction > config.damping) {
       context_.session.log->warn("{}: H is not positive definite; damping grew from {} to {}",
-                                 result.name, context_.config.quantize.damping,
-                                 result.metrics.damping_fraction);
+                                 result.name, config.damping, result.metrics.damping_fraction);
     }
   }
   return results;
@@ -112,7 +157,7 @@ void QuantizeBundles::solve(std::span<const BundleTask> tasks, const LayerWeight
   });
   const auto lap = context_.watch.lap("commit");
   context_.session.enter("acknowledge bundles");
-  acknowledge(context_, written);
+  acknowledge(context_.session, context_.store, written);
 }
 
 void QuantizeBundles::install(const BundleUnit& bundle, int owner, LayerWeights& weights) {

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/statistics_ops.h"
+#include "pipeline/allocation.h"
 #include "pipeline/model/decoder_block.h"
 #include "pipeline/plan.h"
 #include "pipeline/quantized_module.h"
@@ -12,17 +12,22 @@
 
 namespace quern {
 
-/// A bundle to be solved by this job, with the rank that does it and, on that rank, its H.
+/// A bundle to be solved by this job, with the rank that does it and, on that rank, what was
+/// measured for it.
 struct BundleTask {
   const BundleUnit* bundle;
   int owner;
-  std::optional<GramView> gram;
+  BundleStatistics* statistics;
 };
 
 /// Solves bundles on their owners and commits them to the store.
 class QuantizeBundles {
  public:
-  explicit QuantizeBundles(RunContext& context);
+  /// allocation: outlives this object.
+  QuantizeBundles(RunContext& context, const Allocation& allocation);
+
+  /// What the configured method wants to know of each bundle.
+  StatisticsNeeded needed() const noexcept { return quantizer_->needed(); }
 
   /// Collective. On return the bundles are durable and acknowledged on every rank.
   void solve(std::span<const BundleTask> tasks, const LayerWeights& weights);
@@ -33,12 +38,13 @@ class QuantizeBundles {
 
  private:
   std::vector<QuantizedModule> solve_bundle(const BundleTask& task, const LayerWeights& weights);
-  QuantizedModule finish(const PlannedModule& planned, const SolvedModule& solved,
-                         ConstTensorView weight, const BundleTask& task);
-  double relative_error(ConstTensorView weight, ConstTensorView dequantized,
-                        const std::optional<GramView>& gram);
+  QuantizedModule finish(const LinearModule& module, const ModuleTask& task,
+                         const SolvedModule& solved, BundleStatistics& statistics);
+  void measure_error(const ModuleTask& task, ConstTensorView dequantized,
+                     BundleStatistics& statistics, ModuleMetrics& metrics);
 
   RunContext& context_;
+  const Allocation& allocation_;
   std::unique_ptr<Quantizer> quantizer_;
 };
 

@@ -10,7 +10,7 @@ namespace quern::test {
 /// A small run, what an undisturbed one writes, and the check that a kill costs only time.
 class KillCheck {
  public:
-  KillCheck();
+  explicit KillCheck(Command settings = {});
 
   const std::filesystem::path& model() const noexcept { return model_.path(); }
   const std::map<std::string, std::string>& reference() const noexcept { return reference_; }
@@ -27,9 +27,14 @@ class KillCheck {
 
  private:
   TwoLayerModel model_;
+  Command settings_;
   std::map<std::string, std::string> reference_;
   std::vector<std::string> steps_;
 };
+
+/// Operation and kind of file of a step: "before rename .../bundle-03.h5" -> "before rename
+/// bundle-.h". Empty for what leaves the same state as the step before it.
+std::string kind_of(const std::string& step);
 
 /// Numbers, from 1, of steps that stand for all: each operation on each kind of file once, and
 /// every `stride`-th.

@@ -77,8 +77,16 @@ void cut_model(const fs::path& from, int layers, const fs::path& to) {
   }
 }
 
-TwoLayerModel::TwoLayerModel() {
-  cut_model(source_dir() / "tests/data/llama3m", 2, folder_.path());
+TwoLayerModel::TwoLayerModel() : TwoLayerModel(source_dir() / "tests/data/llama3m") {}
+
+TwoLayerModel::TwoLayerModel(const fs::path& whole) {
+  cut_model(whole, 2, folder_.path());
+}
+
+Command squeezellm(const std::string& format, const Command& settings) {
+  return Command{"quantize.method=squeezellm", "quantize.group_size=128",
+                 "output.format=" + format} +
+         settings;
 }
 
 RunFolder::RunFolder(const fs::path& model, Command settings) : settings_(std::move(settings)) {
@@ -89,7 +97,7 @@ RunFolder::RunFolder(const fs::path& model, Command settings) : settings_(std::m
                          {"sequence_length", 64},
                          {"micro_batch", 2},
                          {"max_characters", 20000}};
-  file["quantize"] = {{"method", "gptq"}, {"bits", 4}, {"group_size", 64}};
+  file["quantize"] = {{"method", "gptq"}, {"group_size", 64}};
   file["output"] = {{"path", output().string()}, {"format", "gptq"}, {"shard_size", 1'600'000}};
   file["run"] = {{"directory", directory().string()}, {"threads", 1}};
   replace_contents(path() / "run.yaml", file.dump(1));
@@ -107,6 +115,21 @@ ProcessResult RunFolder::finish(int ranks, const Command& settings) const {
   return result;
 }
 
+nlohmann::json RunFolder::report() const {
+  return read_json_file(directory() / "report.json");
+}
+
+std::vector<std::string> RunFolder::steps(const std::string& subcommand) const {
+  const fs::path file = path() / "steps";
+  const Command listed = {"--steps", file.string()};
+  const ProcessResult result = run_process(quern_stepper(1, {}, listed + arguments(subcommand)));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  std::vector<std::string> steps;
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) steps.push_back(line);
+  return steps;
+}
+
 std::map<std::string, std::string> undisturbed_output(const fs::path& model, int ranks,
                                                       const Command& settings) {
   const RunFolder folder(model, settings);
@@ -114,13 +137,19 @@ std::map<std::string, std::string> undisturbed_output(const fs::path& model, int
   return folder.output_hashes();
 }
 
-std::vector<fs::path> bundle_files(const fs::path& run_directory) {
+std::vector<fs::path> files_below(const fs::path& folder) {
   std::vector<fs::path> files;
-  if (!fs::is_directory(run_directory / "layers")) return files;
-  for (const auto& entry : fs::recursive_directory_iterator(run_directory / "layers")) {
-    if (entry.path().extension() == ".h5") files.push_back(entry.path());
+  if (!fs::is_directory(folder)) return files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (!entry.is_directory()) files.push_back(entry.path());
   }
   std::ranges::sort(files);
+  return files;
+}
+
+std::vector<fs::path> bundle_files(const fs::path& run_directory) {
+  std::vector<fs::path> files = files_below(run_directory / "layers");
+  std::erase_if(files, [](const fs::path& file) { return file.extension() != ".h5"; });
   return files;
 }
 

@@ -39,7 +39,7 @@ TEST_F(Plan, CountsTheWorkOfOneModule) {
                           {"group_size", 64},
                           {"symmetric", true}}));
   // K = 512, N = 192: T K^2; N K^2 + K^3 / 3.
-  EXPECT_DOUBLE_EQ(bundle.at("gram_flops"), 117'440'512);
+  EXPECT_DOUBLE_EQ(bundle.at("statistics_flops"), 117'440'512);
   EXPECT_DOUBLE_EQ(bundle.at("solve_flops"), 50'331'648 + 134'217'728 / 3.0);
   // Words 64 x 192 of 4 bytes, scales and zeros 8 x 192 of 2 + 1, groups of 512 columns of 4.
   EXPECT_EQ(bundle.at("state_bytes"), 49'152 + 4'608 + 2'048);
@@ -70,13 +70,13 @@ TEST_F(Plan, TotalsAreThoseOfTheParts) {
   std::uint64_t state = 0;
   for (const json& layer : whole.at("layers")) {
     for (const json& bundle : layer.at("bundles")) {
-      gram += bundle.at("gram_flops").get<double>();
+      gram += bundle.at("statistics_flops").get<double>();
       solve += bundle.at("solve_flops").get<double>();
       state += bundle.at("state_bytes").get<std::uint64_t>();
     }
   }
   EXPECT_EQ(whole.at("layers").size(), 4U);
-  EXPECT_DOUBLE_EQ(whole.at("flops").at("gram"), gram);
+  EXPECT_DOUBLE_EQ(whole.at("flops").at("statistics"), gram);
   EXPECT_DOUBLE_EQ(whole.at("flops").at("solve"), solve);
   EXPECT_EQ(whole.at("disk").at("state"), state);
   EXPECT_GT(whole.at("memory_per_rank").at("peak"), 0);

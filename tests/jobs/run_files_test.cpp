@@ -12,10 +12,11 @@ namespace fs = std::filesystem;
 
 using nlohmann::json;
 
-/// What quantization_config must say for one of configs/; null: a plain model.
+/// What quantization_config must say for one of configs/; null: a model that loads as a plain one.
 struct RunFileRow {
   std::string name;
   json expected;
+  int wbits = 0;  ///< of SqueezeLLM's .pt; 0: another format
 };
 
 json gptq(int bits, int group_size, const json& more = json::object()) {
@@ -43,12 +44,15 @@ const std::vector<RunFileRow> kRows = {
                            {R"(+:(?:.*\.down_proj)$)", {{"bits", 8}, {"group_size", 64}}}}}})},
     {"quickstart", gptq(4, 128)},
     {"rtn", gptq(8, 128)},
+    {"squeezellm", nullptr, 4},
+    {"squeezellm-sparse", nullptr, 3},
 };
 
 /// The run file on the small model, in a directory of the test.
-Command small_run(const std::string& name, const fs::path& folder) {
+Command small_run(const std::string& name, const fs::path& folder,
+                  const std::string& subcommand = "quantize") {
   const auto data = [](const char* file) { return (source_dir() / "tests/data" / file).string(); };
-  Command words = {"quantize", (source_dir() / "configs" / (name + ".yaml")).string()};
+  Command words = {subcommand, (source_dir() / "configs" / (name + ".yaml")).string()};
   Command settings = {"model.path=" + data("llama3m"),
                       "evaluate.source=" + data("evaluation.txt"),
                       "evaluate.sequence_length=64",
@@ -66,7 +70,7 @@ Command small_run(const std::string& name, const fs::path& folder) {
 class RunFiles : public testing::TestWithParam<RunFileRow> {};
 
 TEST_P(RunFiles, QuantizeAndSayWhatTheyWrote) {
-  const auto& [name, expected] = GetParam();
+  const auto& [name, expected, wbits] = GetParam();
   const TemporaryDirectory folder;
   const ProcessResult result = run_process(quern(1, small_run(name, folder.path())));
   ASSERT_EQ(result.exit_code, 0) << result.err;
@@ -77,6 +81,10 @@ TEST_P(RunFiles, QuantizeAndSayWhatTheyWrote) {
   if (expected.is_null()) {
     EXPECT_TRUE(found.is_null()) << found;
     EXPECT_FALSE(fs::exists(folder.path() / "out/quantize_config.json"));
+    EXPECT_EQ(fs::exists(folder.path() / "out/squeezellm.pt"), wbits > 0);
+    if (wbits == 0) return;
+    EXPECT_EQ(json::parse(contents_of(folder.path() / "out/quant_config.json")),
+              json({{"wbits", wbits}}));
     return;
   }
   for (const auto& [key, value] : expected.items())
@@ -91,12 +99,32 @@ INSTANTIATE_TEST_SUITE_P(Rows, RunFiles, testing::ValuesIn(kRows), [](const auto
   return name;
 });
 
+/// gptq at 2 x 2 points but one, squeezellm at 2 x 3, and the two that are listed.
+TEST(RunFilesTable, TheSweepMakesAModelAtEveryPoint) {
+  const TemporaryDirectory folder;
+  const Command words = small_run("sweep", folder.path(), "sweep");
+  const ProcessResult result = run_process(quern(1, words));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json sweep = json::parse(contents_of(folder.path() / "run/sweep.json"));
+  std::vector<std::string> names;
+  for (const json& point : sweep.at("points")) {
+    names.push_back(point.at("name"));
+    EXPECT_TRUE(fs::exists(folder.path() / "out" / names.back() / "SHA256SUMS")) << names.back();
+    EXPECT_GT(point.at("perplexity").get<double>(), 1.0) << names.back();
+  }
+  EXPECT_THAT(names, testing::UnorderedElementsAre("gptq-b3-row", "gptq-b3-g128", "gptq-b4-g128",
+                                                   "gptq-b8-g128", "rtn-b4-g128", "squeezellm-b3",
+                                                   "squeezellm-b4", "squeezellm-b3-s0.0005",
+                                                   "squeezellm-b4-s0.0005", "squeezellm-b3-s0.0045",
+                                                   "squeezellm-b4-s0.0045"));
+}
+
 TEST(RunFilesTable, HasARowForEveryRunFile) {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(source_dir() / "configs")) {
     if (entry.path().extension() == ".yaml") names.push_back(entry.path().stem().string());
   }
-  std::vector<std::string> rows;
+  std::vector<std::string> rows = {"sweep"};
   for (const RunFileRow& row : kRows) rows.push_back(row.name);
   EXPECT_THAT(rows, testing::UnorderedElementsAreArray(names));
 }

@@ -27,7 +27,13 @@ nlohmann::json identity_of(const std::vector<std::string>& overrides,
 class SettleIdentity : public testing::Test {
  protected:
   bool settle(const nlohmann::json& identity, const std::vector<std::string>& overrides = {}) {
-    return settle_identity(directory_.path(), identity, small_run(overrides).run);
+    const RunConfig run = small_run(overrides).run;
+    return settle_identity({.directory = directory_.path(),
+                            .key = "run.directory",
+                            .contents = "a run",
+                            .resume = run.resume,
+                            .ignore_numerics = run.ignore_numerics},
+                           identity);
   }
   std::string refusal(const nlohmann::json& identity,
                       const std::vector<std::string>& overrides = {}) {

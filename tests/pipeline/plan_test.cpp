@@ -38,7 +38,7 @@ TEST(Assignment, TiesGoToTheLowerRankAndTheEarlierBundle) {
   EXPECT_THAT(assign_owners(bundles_of({2, 2, 2, 2}), 2), ElementsAre(0, 1, 0, 1));
   EXPECT_THAT(assign_owners(bundles_of({2, 2}), 4), ElementsAre(0, 1));
   EXPECT_THAT(assign_owners(bundles_of({1, 2, 3}), 1), ElementsAre(0, 0, 0));
-  EXPECT_THAT(assign_owners({}, 3), IsEmpty());
+  EXPECT_THAT(assign_owners(bundles_of({}), 3), IsEmpty());
 }
 
 TEST(Plan, HasOneBundlePerInputInOrder) {
@@ -63,8 +63,8 @@ TEST(Plan, FiguresAreThoseComputedByHand) {
   // Products: 2 * 442368 * 512. Attention: 4 * 512 tokens * 192 * 32 keys seen on average.
   EXPECT_DOUBLE_EQ(layer.forward_flops, 452984832.0 + 12582912.0);
   const auto& bundles = layer.bundles;
-  EXPECT_DOUBLE_EQ(bundles[0].gram_flops, 512.0 * 192 * 192);
-  EXPECT_DOUBLE_EQ(bundles[3].gram_flops, 512.0 * 512 * 512);
+  EXPECT_DOUBLE_EQ(bundles[0].statistics_flops, 512.0 * 192 * 192);
+  EXPECT_DOUBLE_EQ(bundles[3].statistics_flops, 512.0 * 512 * 512);
   // One factorisation K^3 / 3 and N K^2 per module.
   EXPECT_DOUBLE_EQ(bundles[0].solve_flops, 2359296.0 + 3 * 7077888.0);
   EXPECT_DOUBLE_EQ(bundles[2].solve_flops, 2359296.0 + 2 * 18874368.0);
@@ -79,7 +79,7 @@ TEST(Plan, EstimateAddsThemUp) {
   const ModelGraph graph = small_graph();
   const Estimate one = estimate(graph, make_plan(graph, run), run, 1);
   EXPECT_DOUBLE_EQ(one.forward_flops, 4 * 465567744.0);
-  EXPECT_DOUBLE_EQ(one.gram_flops, 4 * (3 * 18874368.0 + 134217728.0));
+  EXPECT_DOUBLE_EQ(one.statistics_flops, 4 * (3 * 18874368.0 + 134217728.0));
   EXPECT_EQ(one.state_bytes, 4U * 248576);
   EXPECT_EQ(one.weight_bytes, 442752U * 8);         // float32, twice
   EXPECT_EQ(one.statistics_bytes, 8U * 512 * 512);  // one input at a time
@@ -106,7 +106,7 @@ TEST(Plan, RoundingNeedsNoStatistics) {
   const RunFile run = small_run({"quantize.method=rtn"});
   const ModelGraph graph = small_graph();
   const Estimate estimated = estimate(graph, make_plan(graph, run), run, 1);
-  EXPECT_EQ(estimated.gram_flops, 0.0);
+  EXPECT_EQ(estimated.statistics_flops, 0.0);
   EXPECT_EQ(estimated.statistics_bytes, 0U);
 }
 

@@ -60,6 +60,23 @@ TEST(Heartbeat, TellsTheListenerWhatIsInHand) {
   EXPECT_THAT(heard, testing::ElementsAre("layer 2"));
 }
 
+TEST(Heartbeat, GivesBackWhoWasToldBefore) {
+  Heartbeat heartbeat;
+  std::vector<std::string> heard;
+  const auto listener = [&](const std::string& who) {
+    return [&, who](const std::string& activity) { heard.push_back(who + " " + activity); };
+  };
+  EXPECT_FALSE(heartbeat.tell(listener("first")));
+  auto first = heartbeat.tell(listener("second"));
+  ASSERT_TRUE(first);
+  heartbeat.note("solve");
+  heartbeat.beat();
+  EXPECT_THAT(heard, testing::ElementsAre("second solve"));
+  heartbeat.tell(std::move(first));
+  heartbeat.beat();
+  EXPECT_THAT(heard, testing::ElementsAre("second solve", "first solve"));
+}
+
 TEST(Heartbeat, BeatsOnTheWatchdogsThread) {
   Session session = quiet_session(&mpi_environment());
   std::atomic<bool> heard = false;

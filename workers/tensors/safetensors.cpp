@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -42,11 +40,6 @@ std::uint64_t header_bytes(const ReadableFile& file) {
   return length;
 }
 
-std::vector<TensorSpec> sorted_by_name(std::vector<TensorSpec> specs) {
-  std::ranges::sort(specs, {}, &TensorSpec::name);
-  return specs;
-}
-
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(std::filesystem::path path) : file_(std::move(path)) {
@@ -68,34 +61,8 @@ void SafetensorsFile::read_at(std::uint64_t offset, std::span<std::byte> out) co
 
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> specs,
                                      CommitHook hook)
-    : specs_(sorted_by_name(std::move(specs))), file_(std::move(path), std::move(hook)) {
-  file_.write(format_safetensors_header(specs_));
-}
-
-void SafetensorsWriter::write(std::string_view name, std::span<const std::byte> bytes) {
-  if (next_ == specs_.size() || specs_[next_].name != name) {
-    throw InternalError(fmt::format("safetensors writer: tensor \"{}\" came, expected {}", name,
-                                    next_ == specs_.size() ? "no more" : specs_[next_].name));
-  }
-  const TensorSpec& spec = specs_[next_];
-  const std::size_t expected =
-      static_cast<std::size_t>(spec.shape.elems()) * dtype_bytes(spec.dtype);
-  if (bytes.size() != expected) {
-    throw InternalError(
-        fmt::format("safetensors writer: tensor \"{}\" came with {} bytes, "
-                    "expected {} for {} {}",
-                    name, bytes.size(), expected, dtype_name(spec.dtype), spec.shape.text()));
-  }
-  file_.write(bytes);
-  ++next_;
-}
-
-void SafetensorsWriter::commit() {
-  if (next_ != specs_.size()) {
-    throw InternalError(fmt::format("safetensors writer: commit before tensor \"{}\" was written",
-                                    specs_[next_].name));
-  }
-  file_.commit();
+    : TensorWriter(std::move(specs)), file_(std::move(path), std::move(hook)) {
+  file_.write(format_safetensors_header(this->specs()));
 }
 
 }  // namespace quern

@@ -8,25 +8,9 @@
 #include <string>
 #include <string_view>
 
-#include "kernels/core/dtype.h"
-#include "kernels/core/shape.h"
+#include "workers/tensors/tensor_file.h"
 
 namespace quern {
-
-/// Where one tensor lies in one file.
-struct TensorEntry {
-  DType dtype = DType::f32;
-  Shape shape{0};
-  std::uint64_t begin = 0;  ///< absolute offset in the file
-  std::uint64_t bytes = 0;
-};
-
-/// Name, type and shape of a tensor to be written.
-struct TensorSpec {
-  std::string name;
-  DType dtype = DType::f32;
-  Shape shape{0};
-};
 
 /// Bytes of the header's length field, which precedes it.
 inline constexpr std::uint64_t kSafetensorsPrefixBytes = 8;

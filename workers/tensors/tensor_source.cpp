@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
@@ -10,14 +11,33 @@
 #include "kernels/core/error.h"
 #include "workers/files/hash.h"
 #include "workers/files/json_file.h"
+#include "workers/tensors/safetensors.h"
+#include "workers/tensors/safetensors_header.h"
+#include "workers/tensors/torch_file.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSingleFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
+/// Files of a checkpoint in one format.
+struct Layout {
+  const char* single;
+  const char* index;
+  std::unique_ptr<TensorFile> (*open)(const fs::path&);
+};
+
+template <typename File>
+std::unique_ptr<TensorFile> open_file(const fs::path& path) {
+  return std::make_unique<File>(path);
+}
+
+/// In order of preference, which is Hugging Face's.
+constexpr std::array kLayouts = {
+    Layout{"model.safetensors", "model.safetensors.index.json", open_file<SafetensorsFile>},
+    Layout{"pytorch_model.bin", "pytorch_model.bin.index.json", open_file<TorchFile>},
+};
+constexpr const char* kSqueezeConfig = "quant_config.json";
 constexpr std::uint64_t kSampleBytes = 64 << 10;
 constexpr std::uint64_t kSamples = 64;
 
@@ -69,19 +89,37 @@ std::map<std::string, std::size_t> count_by_shard(
   return counts;
 }
 
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
 /// All that are missing, so that one look tells what to download.
-void check_shards_present(const fs::path& folder,
-                          const std::map<std::string, std::size_t>& shards) {
+void check_shards_present(const fs::path& index, const std::map<std::string, std::size_t>& shards) {
   std::string missing;
   for (const auto& [shard, tensors] : shards) {
-    if (!present(folder / shard)) {
+    if (!present(index.parent_path() / shard)) {
       missing += fmt::format("{}{} ({} tensors)", missing.empty() ? "" : ", ", shard, tensors);
     }
   }
   if (!missing.empty()) {
     throw InputError(fmt::format("{}: shards named by {} are missing: {}; download them",
-                                 folder.string(), kIndexFile, missing));
+                                 index.parent_path().string(), index.filename().string(), missing));
   }
+}
+
+/// The weights of a SqueezeLLM folder.
+fs::path the_pt_file(const fs::path& folder) {
+  std::vector<std::string> found;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() == ".pt") found.push_back(entry.path().filename().string());
+  }
+  if (found.size() == 1) return folder / found.front();
+  std::ranges::sort(found);
+  throw InputError(fmt::format("{}: a folder with {} holds {} .pt files{}{}, expected one",
+                               folder.string(), kSqueezeConfig, found.size(),
+                               found.empty() ? "" : ": ", joined(found)));
 }
 
 }  // namespace
@@ -92,48 +130,55 @@ TensorSource::TensorSource(fs::path folder) : folder_(std::move(folder)) {
     throw InputError(
         fmt::format("{}: not a folder, expected a Hugging Face model folder", folder_.string()));
   }
-  // Hugging Face prefers the single file where both exist; so do we.
-  if (present(folder_ / kSingleFile)) {
-    add_shard(kSingleFile);
-    return;
-  }
-  if (!present(folder_ / kIndexFile)) {
-    throw InputError(
-        fmt::format("{}: found neither {} nor {}; expected a Hugging Face model folder "
-                    "with safetensors weights (PyTorch .bin weights are not read, "
-                    "convert them)",
-                    folder_.string(), kSingleFile, kIndexFile));
-  }
-  const auto shard_of = read_index(folder_ / kIndexFile);
-  const auto counts = count_by_shard(shard_of);
-  check_shards_present(folder_, counts);
-  for (const auto& [shard, tensors] : counts) add_shard(shard);
-  check_index(shard_of);
+  open();
 }
 
-void TensorSource::add_shard(const std::string& file_name) {
-  shards_.push_back(std::make_unique<SafetensorsFile>(folder_ / file_name));
+void TensorSource::open() {
+  for (const Layout& layout : kLayouts) {
+    // Hugging Face prefers the single file where both exist; so do we.
+    if (present(folder_ / layout.single)) return add_shard(layout.open(folder_ / layout.single));
+    const fs::path index = folder_ / layout.index;
+    if (!present(index)) continue;
+    const auto shard_of = read_index(index);
+    const auto counts = count_by_shard(shard_of);
+    check_shards_present(index, counts);
+    for (const auto& [shard, tensors] : counts) add_shard(layout.open(folder_ / shard));
+    return check_index(index, shard_of);
+  }
+  if (present(folder_ / kSqueezeConfig)) {
+    return add_shard(std::make_unique<TorchFile>(the_pt_file(folder_)));
+  }
+  throw InputError(fmt::format(
+      "{}: found neither {} nor {}, nor {} nor {}; expected a Hugging Face model folder "
+      "with weights",
+      folder_.string(), kLayouts[0].single, kLayouts[0].index, kLayouts[1].single,
+      kLayouts[1].index));
+}
+
+void TensorSource::add_shard(std::unique_ptr<TensorFile> file) {
+  shards_.push_back(std::move(file));
   for (const auto& [name, entry] : shards_.back()->entries()) {
     const auto [place, inserted] = location_.emplace(name, shards_.size() - 1);
     if (!inserted) {
       throw InputError(fmt::format("{}: tensor {} is in two shards, {} and {}, expected one",
-                                   folder_.string(), shown(name), shard_name(name), file_name));
+                                   folder_.string(), shown(name), shard_name(name),
+                                   shards_.back()->path().filename().string()));
     }
   }
 }
 
-void TensorSource::check_index(const std::map<std::string, std::string>& shard_of) const {
-  const std::string index = (folder_ / kIndexFile).string();
+void TensorSource::check_index(const fs::path& index,
+                               const std::map<std::string, std::string>& shard_of) const {
   for (const auto& [name, shard] : shard_of) {
     if (!contains(name)) {
       throw InputError(
           fmt::format("{}: tensor {} is not in {}, nor in any other shard; the index "
                       "and the shards are of different models or versions",
-                      index, shown(name), shard));
+                      index.string(), shown(name), shard));
     }
     if (shard_name(name) != shard) {
-      throw InputError(fmt::format("{}: tensor {} is said to be in {}, but is in {}", index,
-                                   shown(name), shard, shard_name(name)));
+      throw InputError(fmt::format("{}: tensor {} is said to be in {}, but is in {}",
+                                   index.string(), shown(name), shard, shard_name(name)));
     }
   }
   for (const auto& [name, shard] : location_) {
@@ -141,12 +186,12 @@ void TensorSource::check_index(const std::map<std::string, std::string>& shard_o
       throw InputError(
           fmt::format("{}: tensor {} of {} is not in weight_map; the index and the "
                       "shards are of different models or versions",
-                      index, shown(name), shard_name(name)));
+                      index.string(), shown(name), shard_name(name)));
     }
   }
 }
 
-const SafetensorsFile& TensorSource::shard(const std::string& name) const {
+const TensorFile& TensorSource::shard(const std::string& name) const {
   const auto found = location_.find(name);
   if (found == location_.end()) {
     throw InputError(
@@ -172,8 +217,16 @@ std::vector<std::string> TensorSource::names() const {
   return result;
 }
 
+std::optional<std::int64_t> TensorSource::scalar(const std::string& name) const {
+  for (const auto& file : shards_) {
+    const auto found = file->scalars().find(name);
+    if (found != file->scalars().end()) return found->second;
+  }
+  return std::nullopt;
+}
+
 HostTensor TensorSource::read(const std::string& name) const {
-  const SafetensorsFile& file = shard(name);
+  const TensorFile& file = shard(name);
   const TensorEntry& place = file.entries().at(name);
   HostTensor tensor(place.dtype, place.shape);
   file.read(place, tensor.bytes);

@@ -5,19 +5,21 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/core/tensor.h"
-#include "workers/tensors/safetensors.h"
+#include "workers/tensors/tensor_file.h"
 
 namespace quern {
 
 /// All tensors of a checkpoint folder: model.safetensors, or without it the shards of
-/// model.safetensors.index.json. Headers are opened and checked once; the index must agree with
-/// the shards name by name (InputError: missing shard, tensor in index but not in shard, tensor in
-/// two shards, shard file outside the folder).
+/// model.safetensors.index.json; without either pytorch_model.bin, or its index; without any of
+/// them, beside a quant_config.json, the one .pt file. Headers are opened and checked once; the
+/// index must agree with the shards name by name (InputError: missing shard, tensor in index but
+/// not in shard, tensor in two shards, shard file outside the folder).
 class TensorSource {
  public:
   explicit TensorSource(std::filesystem::path folder);
@@ -29,6 +31,8 @@ class TensorSource {
   /// File name of the shard that holds the tensor, without folder.
   std::string shard_name(const std::string& name) const;
   std::vector<std::string> names() const;  ///< sorted
+  /// Whole number that a torch file keeps under this name; empty if there is none.
+  std::optional<std::int64_t> scalar(const std::string& name) const;
 
   /// Thread-safe.
   HostTensor read(const std::string& name) const;
@@ -38,12 +42,14 @@ class TensorSource {
   std::string fingerprint() const;
 
  private:
-  void add_shard(const std::string& file_name);
-  void check_index(const std::map<std::string, std::string>& shard_of) const;
-  const SafetensorsFile& shard(const std::string& name) const;
+  void open();
+  void add_shard(std::unique_ptr<TensorFile> file);
+  void check_index(const std::filesystem::path& index,
+                   const std::map<std::string, std::string>& shard_of) const;
+  const TensorFile& shard(const std::string& name) const;
 
   std::filesystem::path folder_;
-  std::vector<std::unique_ptr<SafetensorsFile>> shards_;
+  std::vector<std::unique_ptr<TensorFile>> shards_;
   std::map<std::string, std::size_t> location_;  ///< tensor name -> index into shards_
 };
 

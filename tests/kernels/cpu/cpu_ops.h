@@ -8,6 +8,7 @@
 
 #include "kernels/core/float16.h"
 #include "kernels/cpu/blas.h"
+#include "kernels/cpu/gradient_ops.h"
 #include "kernels/cpu/layer_ops.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/statistics_ops.h"
@@ -19,12 +20,14 @@ inline constexpr double kRounding = 0x1p-24;
 
 /// The CPU's operations without the solver.
 struct CpuOps {
-  explicit CpuOps(int threads = 1) : layers(memory, threads), statistics(memory, threads) {
+  explicit CpuOps(int threads = 1)
+      : layers(memory, threads), gradients(memory, threads), statistics(memory, threads) {
     use_calling_thread_for_blas();
   }
 
   CpuMemory memory;
   CpuLayerOps layers;
+  CpuGradientOps gradients;
   CpuStatisticsOps statistics;
 };
 

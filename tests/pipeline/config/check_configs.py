@@ -18,7 +18,11 @@ MISTAKES = [
     ("quantize", "group_size", 100),
     ("quantize", "group_size", 0),
     ("quantize", "damping", 0),
-    ("quantize", "method", "squeezellm"),
+    ("quantize", "method", "awq"),
+    ("quantize", "sparsity", 0.6),
+    ("quantize", "sparsity", {"total": 0.1}),
+    ("quantize", "sparsity", [0.1]),
+    ("quantize", "target_bits", 1.5),
     ("quantize", "symmetric", "yes"),
     ("quantize", "bist", 4),
     ("quantize", "rules", [{"bits": 4}]),
@@ -28,7 +32,9 @@ MISTAKES = [
     ("run", "watchdog", "5 minutes"),
     ("run", "directory", None),
     ("calibration", "source", {}),
-    ("sweep", "bits", [3]),
+    ("sweep", "bits", [9]),
+    ("sweep", "damping", [0.1]),
+    ("sweep", "points", [{"bit": 3}]),
 ]
 ACCEPTED = [
     ("quantize", "group_size", -1),
@@ -38,6 +44,13 @@ ACCEPTED = [
     ("run", "watchdog", "5min"),
     ("calibration", "source", ["a", "b"]),
     ("evaluate", "source", []),
+    ("quantize", "sparsity", 0),
+    ("quantize", "sparsity", {"sensitive": 0.01, "rule": "joint", "budget": "model"}),
+    ("quantize", "target_bits", 2),
+    ("sweep", "bits", [3]),
+    ("sweep", "bits", 3),
+    ("sweep", "sparsity", [0, 0.0045, {"magnitude": 0.1}]),
+    ("sweep", "points", [{"method": "rtn", "bits": 3}]),
 ]
 
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/pipeline/model/table_modules.h"
 #include "tests/pipeline/small_graph.h"
 
 namespace quern::test {
@@ -20,11 +21,11 @@ QuantizedModule ramp(std::uint16_t scale) {
   module.group_size = -1;
   module.words = HostTensor(DType::i32, {1, 1});
   module.words.as<std::int32_t>()[0] = 0x76543210;
-  module.scales = HostTensor(DType::f16, {1, 1});
-  module.scales.as<std::uint16_t>()[0] = scale;
-  module.zeros = HostTensor(DType::u8, {1, 1});
-  module.zeros.as<std::uint8_t>()[0] = 3;
-  module.group_of = HostTensor(DType::i32, {8});
+  UniformGrid grid{HostTensor(DType::f16, {1, 1}), HostTensor(DType::u8, {1, 1}),
+                   HostTensor(DType::i32, {8})};
+  grid.scales.as<std::uint16_t>()[0] = scale;
+  grid.zeros.as<std::uint8_t>()[0] = 3;
+  module.values = std::move(grid);
   return module;
 }
 
@@ -50,15 +51,28 @@ TEST(DequantizedExporter, RoundsToTheNearestAndTiesToEven) {
   EXPECT_EQ(values[0], 0xC041);
 }
 
+TEST(DequantizedExporter, TablesAndOutliersAreDecodedToo) {
+  const auto exporter = make_dequantized_exporter({});
+  for (const int bits : {2, 3, 4, 8}) {
+    const TableModule made = make_table_module({.bits = bits});
+    const auto tensors = exporter->tensors(made.module, DType::f32);
+    EXPECT_THAT(tensors[0].tensor.as<float>(), testing::ElementsAreArray(made.weight)) << bits;
+  }
+}
+
 TEST(DequantizedExporter, SpecsMatchAndNoConfigurationIsAdded) {
   const auto exporter = make_dequantized_exporter({});
-  const PlannedModule planned{{Role::query, "m", 1, 8}, {.bits = 4}};
-  const auto specs = exporter->specs(planned, DType::bf16);
+  const auto specs = exporter->specs(ramp(0x3E00), DType::bf16);
   ASSERT_EQ(specs.size(), 1U);
   EXPECT_EQ(specs[0].name, "m.weight");
   EXPECT_EQ(specs[0].dtype, DType::bf16);
   EXPECT_EQ(specs[0].shape, (Shape{1, 8}));
-  EXPECT_TRUE(exporter->quantization_config(small_graph(), small_run().quantize).is_null());
+  const ModelGraph graph = small_graph();
+  const QuantizeConfig config;
+  EXPECT_TRUE(exporter->quantization_config({graph, config, {}}).is_null());
+  EXPECT_TRUE(exporter->side_files({graph, config, {}}).empty());
+  EXPECT_TRUE(exporter->scalars({graph, config, {}}).empty());
+  EXPECT_EQ(exporter->container(), Container::safetensors);
   EXPECT_EQ(exporter->bias_dtype(DType::bf16), DType::bf16);
 }
 

@@ -11,35 +11,35 @@ namespace {
 using testing::Each;
 using testing::ElementsAre;
 
-PlannedModule planned(std::int64_t rows, std::int64_t columns, const GridSpec& grid) {
-  return {{Role::query, "m", rows, columns}, grid};
+ModuleSummary summary(std::int64_t rows, std::int64_t columns, const GridSpec& grid) {
+  ModuleSummary result;
+  result.name = std::string("m");
+  result.out_features = rows;
+  result.in_features = columns;
+  result.bits = grid.bits;
+  result.group_size = grid.group_size;
+  result.symmetric = grid.symmetric;
+  return result;
 }
 
 /// A module with all codes 0, scales of 1 and the given zero points.
-QuantizedModule module_of(const PlannedModule& plan, const std::vector<std::uint8_t>& zeros) {
-  const auto& [linear, grid] = plan;
-  const std::int64_t groups = group_count(linear.in_features, grid.group_size);
-  QuantizedModule module;
-  module.name = linear.name;
-  module.out_features = linear.out_features;
-  module.in_features = linear.in_features;
-  module.bits = grid.bits;
-  module.group_size = grid.group_size;
-  module.symmetric = grid.symmetric;
-  module.words =
-      HostTensor(DType::i32, {(linear.in_features * grid.bits + 31) / 32, linear.out_features});
-  module.scales = HostTensor(DType::f16, {groups, linear.out_features});
-  for (std::uint16_t& scale : module.scales.as<std::uint16_t>()) scale = 0x3C00;
-  module.zeros = HostTensor(DType::u8, {groups, linear.out_features});
-  std::ranges::copy(zeros, module.zeros.as<std::uint8_t>().begin());
-  module.group_of = HostTensor(DType::i32, {linear.in_features});
+QuantizedModule module_of(const ModuleSummary& layout, const std::vector<std::uint8_t>& zeros) {
+  const std::int64_t n = layout.out_features;
+  const std::int64_t groups = group_count(layout.in_features, layout.group_size);
+  QuantizedModule module{
+      layout, HostTensor(DType::i32, {(layout.in_features * layout.bits + 31) / 32, n}), {}};
+  UniformGrid grid{HostTensor(DType::f16, {groups, n}), HostTensor(DType::u8, {groups, n}),
+                   HostTensor(DType::i32, {layout.in_features})};
+  std::ranges::fill(grid.scales.as<std::uint16_t>(), std::uint16_t{0x3C00});
+  std::ranges::copy(zeros, grid.zeros.as<std::uint8_t>().begin());
+  module.values = std::move(grid);
   return module;
 }
 
 /// The packed zero points of one group of 32 rows.
 std::vector<std::uint32_t> packed_zeros(const Exporter& exporter, int bits, bool symmetric,
                                         const std::vector<std::uint8_t>& zeros) {
-  const PlannedModule plan = planned(static_cast<std::int64_t>(zeros.size()), 64,
+  const ModuleSummary plan = summary(static_cast<std::int64_t>(zeros.size()), 64,
                                      {.bits = bits, .group_size = -1, .symmetric = symmetric});
   const auto tensors = exporter.tensors(module_of(plan, zeros), DType::bf16);
   EXPECT_EQ(tensors[1].name, "m.qzeros");
@@ -79,7 +79,7 @@ TEST(GptqExporter, TensorsAreWhatTheSpecsSay) {
   const auto exporter = exporter_for({});
   for (const int bits : {2, 3, 4, 8}) {
     for (const std::int64_t group_size : {-1, 64, 48}) {
-      const PlannedModule plan = planned(40, 100, {.bits = bits, .group_size = group_size});
+      const ModuleSummary plan = summary(40, 100, {.bits = bits, .group_size = group_size});
       const std::int64_t groups = group_count(100, group_size);
       const QuantizedModule module =
           module_of(plan, std::vector<std::uint8_t>(static_cast<std::size_t>(groups * 40), 2));
@@ -100,8 +100,9 @@ TEST(GptqExporter, TensorsAreWhatTheSpecsSay) {
 
 TEST(GptqExporter, ConfigurationHasTheFieldsReadersLookFor) {
   const RunFile run = small_run({"quantize.damping=0.02", "quantize.act_order=full"});
-  const auto json = make_gptq_exporter(make_plan(small_graph(), run))
-                        ->quantization_config(small_graph(), run.quantize);
+  const ModelGraph graph = small_graph();
+  const auto exporter = make_gptq_exporter(make_plan(graph, run));
+  const auto json = exporter->quantization_config({graph, run.quantize, {}});
   const auto expected = nlohmann::json::parse(R"({"bits": 4, "group_size": 64, "desc_act": true,
       "sym": true, "lm_head": false, "quant_method": "gptq", "method": "gptq",
       "checkpoint_format": "gptq", "format": "gptq", "pack_dtype": "int32"})");
@@ -112,12 +113,19 @@ TEST(GptqExporter, ConfigurationHasTheFieldsReadersLookFor) {
   EXPECT_EQ(meta.at("damp_percent"), 0.02);
   EXPECT_EQ(meta.at("true_sequential"), true);
   EXPECT_EQ(meta.at("static_groups"), false);
+  const auto files = exporter->side_files({graph, run.quantize, {}});
+  ASSERT_EQ(files.size(), 1U);
+  EXPECT_EQ(files[0].name, "quantize_config.json");
+  EXPECT_EQ(files[0].contents, json) << "the same object in a file of its own";
+  EXPECT_EQ(exporter->container(), Container::safetensors);
+  EXPECT_TRUE(exporter->scalars({graph, run.quantize, {}}).empty());
 }
 
 TEST(GptqExporter, OneAsymmetricModuleMakesTheWholeFolderTheSecondFormat) {
   const std::vector<std::string> rules = {"quantize.rules=[{match: '.*q_proj', symmetric: false}]"};
   const RunFile run = small_run(rules);
-  const auto json = exporter_for(rules)->quantization_config(small_graph(), run.quantize);
+  const ModelGraph graph = small_graph();
+  const auto json = exporter_for(rules)->quantization_config({graph, run.quantize, {}});
   EXPECT_EQ(json.at("checkpoint_format"), "gptq_v2");
   EXPECT_EQ(json.at("format"), "gptq_v2");
   EXPECT_EQ(json.at("sym"), true);

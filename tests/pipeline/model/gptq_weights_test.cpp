@@ -8,6 +8,7 @@
 #include "kernels/core/error.h"
 #include "tests/pipeline/model/packed_bits.h"
 #include "tests/support/paths.h"
+#include "workers/tensors/safetensors.h"
 
 namespace quern::test {
 namespace {

@@ -1,9 +1,10 @@
 #pragma once
 
+#include <variant>
 #include <vector>
 
 #include "kernels/core/tensor.h"
-#include "pipeline/config/run_config.h"
+#include "pipeline/quantizers/quantizer.h"
 
 namespace quern::test {
 
@@ -22,6 +23,11 @@ inline QuantizeConfig config_of(Method method) {
   QuantizeConfig config;
   config.method = method;
   return config;
+}
+
+/// The result of a method that rounds to a uniform grid.
+inline const QuantizedTensor& on_grid(const SolvedModule& solved) {
+  return std::get<QuantizedTensor>(solved.tensor);
 }
 
 }  // namespace quern::test

@@ -114,14 +114,62 @@ TEST_F(TensorSourceTest, AnAbsentTensorIsNamed) {
 }
 
 TEST_F(TensorSourceTest, SaysWhatItLookedFor) {
-  put("pytorch_model.bin", "x");
+  put("weights.safetensors", letters("a"));
   EXPECT_THAT(refusal(), AllOf(HasSubstr(folder().string()), HasSubstr("model.safetensors nor"),
-                               HasSubstr(kIndexFile), HasSubstr(".bin")));
+                               HasSubstr(kIndexFile), HasSubstr("pytorch_model.bin nor"),
+                               HasSubstr("pytorch_model.bin.index.json")));
   EXPECT_THAT(message_of<InputError>([&] { const TensorSource source(folder() / "none"); }),
               HasSubstr("not a folder"));
   EXPECT_THAT(
-      message_of<InputError>([&] { const TensorSource source(folder() / "pytorch_model.bin"); }),
+      message_of<InputError>([&] { const TensorSource source(folder() / "weights.safetensors"); }),
       HasSubstr("not a folder"));
+}
+
+TEST_F(TensorSourceTest, ReadsTorchFilesWhereThereIsNothingBetter) {
+  const fs::path fixtures = source_dir() / "tests/data/torch";
+  const TensorSource sharded(fixtures / "sharded");
+  EXPECT_THAT(sharded.names(), ElementsAre("a.bias", "a.weight", "b.weight"));
+  EXPECT_EQ(sharded.shard_name("b.weight"), "pytorch_model-00002-of-00002.bin");
+  const HostTensor weight = sharded.read("b.weight");
+  EXPECT_EQ(weight.dtype, DType::bf16);
+  EXPECT_THAT(weight.as<std::uint16_t>(), ElementsAre(0x41A0, 0x41A8, 0x41B0, 0x41B8));
+  EXPECT_EQ(sharded.fingerprint(), TensorSource(fixtures / "sharded").fingerprint());
+  fs::copy(fixtures / "sharded", folder());
+  fs::copy_file(fixtures / "state.pt", folder() / "pytorch_model.bin");
+  const TensorSource single(folder());
+  EXPECT_EQ(single.shard_name("f32"), "pytorch_model.bin");
+  EXPECT_EQ(single.scalar("count"), 77);
+  EXPECT_EQ(single.scalar("f32"), std::nullopt);
+  EXPECT_NE(single.fingerprint(), sharded.fingerprint());
+  put("model.safetensors", letters("a"));
+  EXPECT_THAT(TensorSource(folder()).names(), ElementsAre("a"));
+}
+
+TEST_F(TensorSourceTest, ReadsTheOnePtFileOfASqueezeLlmFolder) {
+  const fs::path fixtures = source_dir() / "tests/data/torch";
+  fs::copy_file(fixtures / "module.pt", folder() / "sq-w4.pt");
+  EXPECT_THAT(refusal(), HasSubstr("found neither")) << "nothing says what it is";
+  put("quant_config.json", R"({"wbits": 4})");
+  EXPECT_THAT(TensorSource(folder()).names(), ElementsAre("a.bias", "a.weight", "b.weight"));
+  fs::copy_file(fixtures / "module.pt", folder() / "sq-w3.pt");
+  EXPECT_THAT(refusal(), HasSubstr("2 .pt files: sq-w3.pt, sq-w4.pt, expected one"));
+  fs::remove(folder() / "sq-w3.pt");
+  fs::remove(folder() / "sq-w4.pt");
+  EXPECT_THAT(refusal(), HasSubstr("0 .pt files, expected one"));
+}
+
+TEST_F(TensorSourceTest, TheIndexOfTorchShardsIsCheckedToo) {
+  fs::copy(source_dir() / "tests/data/torch/sharded", folder());
+  fs::remove(folder() / "pytorch_model-00002-of-00002.bin");
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("pytorch_model.bin.index.json are missing"),
+                               HasSubstr("pytorch_model-00002-of-00002.bin (1 tensors)")));
+  put("pytorch_model.bin.index.json",
+      R"({"weight_map":{"a.bias":"pytorch_model-00001-of-00002.bin"}})");
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("pytorch_model.bin.index.json"),
+                               HasSubstr("\"a.weight\" of pytorch_model-00001-of-00002.bin is not "
+                                         "in weight_map")));
+  put("pytorch_model.bin", "x");
+  EXPECT_THAT(refusal(), HasSubstr("not a zip file"));
 }
 
 TEST_F(TensorSourceTest, MissingShardsAreNamedWithTheirTensors) {

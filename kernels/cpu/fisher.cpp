@@ -1,0 +1,147 @@
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/blas.h"
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/exponents.h"
+#include "kernels/cpu/gradient_rows.h"
+#include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/statistics_ops.h"
+#include "kernels/cpu/tiles.h"
+
+namespace quern {
+namespace {
+
+constexpr std::int64_t kTile = 256;
+constexpr auto kFloatBytes = static_cast<std::int64_t>(sizeof(float));
+constexpr auto kDoubleBytes = static_cast<std::int64_t>(sizeof(double));
+
+/// A micro-batch whose gradients dy^T x are formed sequence by sequence and tile by tile.
+struct GradientSource {
+  ConstTensorView x;
+  ConstTensorView dy;
+  std::int64_t sequence_length;
+
+  std::int64_t sequences() const { return x.shape[0] / sequence_length; }
+  Tiling tiling() const { return {dy.shape[1], x.shape[1], kTile}; }
+
+  /// gradient [tile.rows, tile.columns] of one sequence
+  void form(std::int64_t sequence, const Tile& tile, float* gradient) const {
+    const std::int64_t row = sequence * sequence_length;
+    multiply({tile.rows, tile.columns, sequence_length},
+             {dy.as<float>() + row * dy.shape[1] + tile.row, dy.shape[1], true},
+             {x.as<float>() + row * x.shape[1] + tile.column, x.shape[1]}, gradient, tile.columns);
+  }
+};
+
+/// largest[i] = the largest entry of row i of the tile's sum of squared gradients.
+void largest_of_tile(const GradientSource& source, const Tile& tile, double* squares,
+                     double* largest) {
+  auto* gradient = reinterpret_cast<float*>(squares + kTile * kTile);
+  const std::int64_t elems = tile.rows * tile.columns;
+  std::fill_n(squares, elems, 0.0);
+  for (std::int64_t sequence = 0; sequence < source.sequences(); ++sequence) {
+    source.form(sequence, tile, gradient);
+    add_squares(gradient, elems, squares);
+  }
+  for (std::int64_t i = 0; i < tile.rows; ++i) {
+    largest[i] = row_max(squares + i * tile.columns, tile.columns);
+  }
+}
+
+/// Adds every sequence's squares of one tile; returns how many entries were refused.
+std::int64_t accumulate_tile(const GradientSource& source, const FisherView& fisher, double limit,
+                             const Tile& tile, float* gradient) {
+  const std::int64_t columns = source.x.shape[1];
+  const auto* exponents = fisher.exponents.as<std::int32_t>() + tile.row;
+  auto* sums = fisher.sums.as<std::int64_t>() + tile.row * columns + tile.column;
+  std::int64_t refused = 0;
+  for (std::int64_t sequence = 0; sequence < source.sequences(); ++sequence) {
+    source.form(sequence, tile, gradient);
+    for (std::int64_t i = 0; i < tile.rows; ++i) {
+      refused += add_fixed_point_squares(gradient + i * tile.columns,
+                                         {std::ldexp(1.0, exponents[i]), limit}, tile.columns,
+                                         sums + i * columns);
+    }
+  }
+  return refused;
+}
+
+}  // namespace
+
+void CpuStatisticsOps::do_choose_fisher_exponents(ConstTensorView x, ConstTensorView dy,
+                                                  const SequenceCut& cut, int headroom_bits,
+                                                  TensorView exponents) {
+  expect_float("choose_fisher_exponents", {{"x", x}, {"dy", dy}});
+  const GradientSource source{x, dy, cut.sequence_length};
+  const Tiling tiling = source.tiling();
+  const std::int64_t rows = tiling.rows;
+  tiles_.reserve(kTile * kTile * (kDoubleBytes + kFloatBytes));
+  channels_.reserve(std::max<std::int64_t>(1, tiling.across()) * rows * kDoubleBytes);
+  auto* largest = channels_.of_thread<double>(0);  // [tiles across, N]
+  std::fill_n(largest, rows, 0.0);
+#pragma omp parallel for num_threads(threads_) schedule(dynamic) if (tiling.count() > 1)
+  for (std::int64_t index = 0; index < tiling.count(); ++index) {
+    const Tile tile = tiling.at(index);
+    largest_of_tile(source, tile, tiles_.of_thread<double>(omp_get_thread_num()),
+                    largest + tile.column / kTile * rows + tile.row);
+  }
+  const double growth = static_cast<double>(cut.total_sequences) /
+                        static_cast<double>(std::max<std::int64_t>(1, source.sequences()));
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t across = 1; across < tiling.across(); ++across) {
+      const double pair[] = {largest[i], largest[across * rows + i]};
+      largest[i] = row_max(pair, 2);
+    }
+    largest[i] *= growth;
+  }
+  const int bits = 62 - headroom_bits;
+  fill_exponents(
+      largest, rows, [bits](double value) { return bits - power_above(value); },
+      exponents.as<std::int32_t>());
+}
+
+void CpuStatisticsOps::do_accumulate_fisher(ConstTensorView x, ConstTensorView dy,
+                                            const SequenceCut& cut, const FisherView& fisher) {
+  expect_float("accumulate_fisher", {{"x", x}, {"dy", dy}});
+  const GradientSource source{x, dy, cut.sequence_length};
+  const Tiling tiling = source.tiling();
+  const double limit = 0x1p62 / static_cast<double>(cut.total_sequences);
+  tiles_.reserve(kTile * kTile * kFloatBytes);
+  std::int64_t refused = 0;
+#pragma omp parallel for num_threads(threads_) schedule(dynamic) reduction(+ : refused)
+  for (std::int64_t index = 0; index < tiling.count(); ++index) {
+    refused += accumulate_tile(source, fisher, limit, tiling.at(index),
+                               tiles_.of_thread<float>(omp_get_thread_num()));
+  }
+  *fisher.overflow.as<std::int64_t>() += refused;
+}
+
+void CpuStatisticsOps::do_fisher_values(const FisherView& fisher, TensorView out) {
+  const std::int64_t rows = out.shape[0];
+  const std::int64_t columns = out.shape[1];
+#pragma omp parallel for num_threads(threads_) schedule(static) if (out.elems() > kPiece)
+  for (std::int64_t i = 0; i < rows; ++i) {
+    values_of_row(fisher.sums.as<std::int64_t>() + i * columns,
+                  std::ldexp(1.0, -fisher.exponents.as<std::int32_t>()[i]), columns,
+                  out.as<float>() + i * columns);
+  }
+}
+
+void CpuStatisticsOps::do_scale_by_gradient(ConstTensorView x, ConstTensorView dy, TensorView out) {
+  expect_float("scale_by_gradient", {{"x", x}, {"dy", dy}, {"out", out}});
+  const std::int64_t tokens = x.shape[0];
+  const std::int64_t width = x.shape[1];
+  const std::int64_t outputs = dy.shape[1];
+#pragma omp parallel for num_threads(threads_) schedule(static) if (x.elems() > kPiece)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const double mean =
+        exact_sum_of_squares(dy.as<float>() + t * outputs, outputs) / static_cast<double>(outputs);
+    scale_row(x.as<float>() + t * width, static_cast<float>(std::sqrt(mean)), width,
+              out.as<float>() + t * width);
+  }
+}
+
+}  // namespace quern

@@ -1,0 +1,203 @@
+#include "pipeline/model/squeezellm_weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+#include "kernels/core/float16.h"
+#include "pipeline/model/packed_checkpoint.h"
+#include "pipeline/model/packed_codes.h"
+
+namespace quern {
+namespace {
+
+void expect_tensor(const HostTensor& tensor, DType dtype, const Shape& shape,
+                   const std::string& name) {
+  if (tensor.dtype == dtype && tensor.shape == shape) return;
+  throw InputError(fmt::format("tensor '{}' is {} {}; expected {} {}", name,
+                               dtype_name(tensor.dtype), tensor.shape.text(), dtype_name(dtype),
+                               shape.text()));
+}
+
+/// K, from the words of a column.
+std::int64_t columns_of(const Shape& qweight, int bits) {
+  return qweight[0] * 32 / bits;
+}
+
+bool whole_codes(const Shape& qweight, int bits) {
+  return qweight.rank() == 2 && qweight[0] * 32 % bits == 0;
+}
+
+void check_shapes(const SqueezellmTensors& tensors, int bits, const std::string& module) {
+  const HostTensor& words = tensors.qweight;
+  if (words.dtype != DType::i32 || !whole_codes(words.shape, bits)) {
+    throw InputError(fmt::format("tensor '{}.qweight' is {} {}; expected I32 [K * {} / 32, N]",
+                                 module, dtype_name(words.dtype), words.shape.text(), bits));
+  }
+  const std::int64_t rows = words.shape[1];
+  const DType table = tensors.lookup_table.dtype == DType::f16 ? DType::f16 : DType::f32;
+  expect_tensor(tensors.lookup_table, table, {rows, std::int64_t{1} << bits},
+                module + ".lookup_table");
+  if (!tensors.outliers) return;
+  const std::int64_t outliers = tensors.outliers->cols.shape.elems();
+  expect_tensor(tensors.outliers->rows, DType::i32, {rows + 1}, module + ".rows");
+  expect_tensor(tensors.outliers->cols, DType::i32, {outliers}, module + ".cols");
+  expect_tensor(tensors.outliers->vals, DType::f32, {outliers}, module + ".vals");
+}
+
+/// Row pointers ascend from 0 to the number of outliers; columns are in range and ascend.
+void check_outliers(const SqueezellmOutliers& outliers, std::int64_t columns,
+                    const std::string& module) {
+  const auto rows = outliers.rows.as<std::int32_t>();
+  const auto cols = outliers.cols.as<std::int32_t>();
+  for (std::size_t n = 0; n < rows.size(); ++n) {
+    const std::int64_t least = n == 0 ? 0 : rows[n - 1];
+    const auto most = n == 0 ? 0 : static_cast<std::int64_t>(cols.size());
+    if (rows[n] >= least && rows[n] <= most) continue;
+    throw InputError(fmt::format("tensor '{}.rows' has {} at {}; expected {} to {}", module,
+                                 rows[n], n, least, most));
+  }
+  if (static_cast<std::size_t>(rows.back()) != cols.size()) {
+    throw InputError(fmt::format("tensor '{}.rows' ends with {}; expected {}, the size of cols",
+                                 module, rows.back(), cols.size()));
+  }
+  for (std::size_t n = 0; n + 1 < rows.size(); ++n) {
+    std::int64_t least = 0;
+    for (auto i = static_cast<std::size_t>(rows[n]); i < static_cast<std::size_t>(rows[n + 1]);
+         ++i) {
+      if (cols[i] < least || cols[i] >= columns) {
+        throw InputError(fmt::format(
+            "tensor '{}.cols' has {} at {}, in row {}; expected columns that ascend and are below "
+            "{}",
+            module, cols[i], i, n, columns));
+      }
+      least = std::int64_t{cols[i]} + 1;
+    }
+  }
+}
+
+HostTensor as_single(const HostTensor& tensor) {
+  if (tensor.dtype == DType::f32) return tensor;
+  HostTensor single(DType::f32, tensor.shape);
+  std::ranges::transform(tensor.as<std::uint16_t>(), single.as<float>().begin(), f16_to_float);
+  return single;
+}
+
+int read_bits(const nlohmann::ordered_json& config, const char* key, std::string_view where) {
+  const auto bits = config.find(key);
+  if (bits != config.end() && bits->is_number_integer() && *bits >= 2 && *bits <= 8) return *bits;
+  throw InputError(fmt::format("{}: {} is {}; expected 2 to 8", where, key,
+                               bits == config.end() ? "missing" : bits->dump()));
+}
+
+/// Types and shapes of a packed module's tensors, without reading them; the places of the outliers
+/// are checked when they are decoded.
+void check_packed(const TensorNode& node, const TensorSource& source, const std::string& module,
+                  int bits) {
+  const Shape& qweight = source.entry(module + ".qweight").shape;
+  const Shape& table = source.entry(module + ".lookup_table").shape;
+  const std::string folder = source.folder().string();
+  if (source.contains(module + ".full_rows") &&
+      source.entry(module + ".full_rows").shape.elems() > 0) {
+    throw InputError(
+        fmt::format("{}: tensor '{}.full_rows' holds dense rows, which are not "
+                    "supported; save the checkpoint without them",
+                    folder, module));
+  }
+  const bool fits = node.shape.rank() == 2 && whole_codes(qweight, bits) &&
+                    qweight[1] == node.shape[0] && columns_of(qweight, bits) == node.shape[1] &&
+                    table == Shape{node.shape[0], std::int64_t{1} << bits};
+  if (!fits) {
+    throw InputError(fmt::format(
+        "{}: module '{}' of {} bits is packed with qweight {} and lookup_table {}; config.json "
+        "calls for a weight of shape {}",
+        folder, module, bits, qweight.text(), table.text(), node.shape.text()));
+  }
+  const std::int64_t outliers =
+      source.contains(module + ".rows") ? source.entry(module + ".cols").shape.elems() : 0;
+  const std::int64_t said = source.scalar("sparse_threshold." + module).value_or(outliers);
+  if (said != outliers) {
+    throw InputError(fmt::format("{}: 'sparse_threshold.{}' is {}; '{}.cols' has {} elements",
+                                 folder, module, said, module, outliers));
+  }
+}
+
+}  // namespace
+
+HostTensor decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module) {
+  const std::string name(module);
+  check_shapes(tensors, bits, name);
+  const std::int64_t columns = columns_of(tensors.qweight.shape, bits);
+  const HostTensor table = as_single(tensors.lookup_table);
+  if (tensors.outliers) {
+    const auto& [rows, cols, vals] = *tensors.outliers;
+    check_outliers(*tensors.outliers, columns, name);
+    return decode_codebook({tensors.qweight, table, rows, cols, vals, columns, bits});
+  }
+  const HostTensor rows(DType::i32, {tensors.qweight.shape[1] + 1});
+  const HostTensor cols(DType::i32, {0});
+  const HostTensor vals(DType::f32, {0});
+  return decode_codebook({tensors.qweight, table, rows, cols, vals, columns, bits});
+}
+
+SqueezellmWeights::SqueezellmWeights(const TensorSource& source,
+                                     const nlohmann::ordered_json& config, std::string_view origin)
+    : source_(source) {
+  if (!config.is_object()) {
+    throw InputError(fmt::format("{}: is {}; expected an object", origin, config.type_name()));
+  }
+  bits_ = read_bits(config, config.contains("wbits") ? "wbits" : "bits", origin);
+  const auto modules = config.find("modules");
+  if (modules == config.end()) return;
+  if (!modules->is_object()) {
+    throw InputError(fmt::format("{}: modules is {}; expected an object of modules that differ",
+                                 origin, modules->type_name()));
+  }
+  for (const auto& [module, value] : modules->items()) {
+    const std::string where = fmt::format("{}: modules: '{}'", origin, module);
+    if (!value.is_object()) {
+      throw InputError(fmt::format("{} is {}; expected an object", where, value.dump()));
+    }
+    deviating_[module] = read_bits(value, "bits", where);
+  }
+}
+
+bool SqueezellmWeights::is_packed(const std::string& module) const {
+  return source_.contains(module + ".qweight");
+}
+
+int SqueezellmWeights::bits_of(const std::string& module) const {
+  const auto found = deviating_.find(module);
+  return found == deviating_.end() ? bits_ : found->second;
+}
+
+HostTensor SqueezellmWeights::read(const std::string& name) const {
+  constexpr std::string_view suffix = ".weight";
+  const std::string module = name.substr(0, name.size() - std::min(name.size(), suffix.size()));
+  if (!name.ends_with(suffix) || !is_packed(module)) return source_.read(name);
+  SqueezellmTensors tensors{source_.read(module + ".qweight"),
+                            source_.read(module + ".lookup_table"), std::nullopt};
+  if (source_.contains(module + ".rows")) {
+    tensors.outliers = {source_.read(module + ".rows"), source_.read(module + ".cols"),
+                        source_.read(module + ".vals")};
+  }
+  return decode_squeezellm(tensors, bits_of(module), module);
+}
+
+std::uint64_t SqueezellmWeights::bytes(const std::string& name) const {
+  if (source_.contains(name)) return source_.entry(name).bytes;
+  const std::string module = name.substr(0, name.rfind('.'));
+  return source_.entry(module + ".qweight").bytes;
+}
+
+void check_squeezellm_checkpoint(const ModelGraph& graph, const TensorSource& source,
+                                 const SqueezellmWeights& weights) {
+  check_packed_checkpoint(graph, source, [&](const TensorNode& node, const std::string& module) {
+    if (!weights.is_packed(module)) return false;
+    check_packed(node, source, module, weights.bits_of(module));
+    return true;
+  });
+}
+
+}  // namespace quern

@@ -1,0 +1,83 @@
+#include "pipeline/quantizers/squeezellm.h"
+
+#include <cmath>
+
+#include "kernels/core/error.h"
+
+namespace quern {
+namespace {
+
+/// H_kk of fixed-point sums, [K] f64 on the device.
+Tensor diagonal_of(Backend& backend, GramView gram) {
+  const HostTensor sums = backend.memory().to_host(gram.sums);
+  const HostTensor exponents = backend.memory().to_host(gram.exponents);
+  const auto features = static_cast<std::size_t>(gram.sums.shape[0]);
+  HostTensor diagonal(DType::f64, {gram.sums.shape[0]});
+  for (std::size_t k = 0; k < features; ++k) {
+    const auto sum = static_cast<double>(sums.as<std::int64_t>()[k * features + k]);
+    diagonal.as<double>()[k] = std::ldexp(sum, -2 * exponents.as<std::int32_t>()[k]);
+  }
+  return backend.memory().to_device(diagonal);
+}
+
+class SqueezeLlm final : public Quantizer {
+ public:
+  explicit SqueezeLlm(const QuantizeConfig& config)
+      : refines_(config.codebook_search == CodebookSearch::lnq),
+        table_dtype_(config.codebook_type == CodebookType::float16 ? DType::f16 : DType::f32) {}
+
+  StatisticsNeeded needed() const noexcept override { return {.fisher = true, .guided = refines_}; }
+
+  std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
+                                  BundleStatistics& statistics) const override {
+    std::vector<SolvedModule> solved;
+    for (const ModuleTask& task : tasks) {
+      solved.push_back(solve_module(backend, task, statistics.modules[task.name]));
+    }
+    return solved;
+  }
+
+ private:
+  SolvedModule solve_module(Backend& backend, const ModuleTask& task,
+                            ModuleStatistics& statistics) const {
+    ensure(statistics.fisher && (statistics.guided || !refines_), "F and H for SqueezeLLM");
+    CodebookSolver& solver = backend.codebooks();
+    // What is reported is measured with F as it is, so the rows without any get theirs in a copy.
+    Tensor fisher = backend.memory().allocate(DType::f32, task.weight.shape);
+    backend.memory().copy(statistics.fisher->view(), fisher.view());
+    std::optional<Tensor> energy;
+    if (refines_) energy = diagonal_of(backend, statistics.guided->view());
+    const auto uninformed = solver.fill_uninformed_rows(
+        fisher.view(), energy ? std::optional<ConstTensorView>(energy->view()) : std::nullopt);
+    const CodebookSpec spec{task.grid.bits, table_dtype_};
+    SolvedModule result;
+    result.uninformed_rows = uninformed.from_energy + uninformed.from_ones;
+    CodebookTensor clustered = cluster(backend, task, fisher.view(), spec);
+    if (refines_) {
+      clustered =
+          solver.refine(task.weight, fisher.view(), statistics.guided->view(), clustered, spec, {});
+    }
+    result.tensor = std::move(clustered);
+    return result;
+  }
+
+  CodebookTensor cluster(Backend& backend, const ModuleTask& task, ConstTensorView fisher,
+                         const CodebookSpec& spec) const {
+    CodebookSolver& solver = backend.codebooks();
+    Tensor mask = backend.memory().allocate(DType::u8, task.weight.shape);
+    solver.choose_outliers(task.weight, fisher, task.outliers.rule, mask.view());
+    if (!task.outliers.joint) return solver.cluster(task.weight, fisher, mask.view(), spec);
+    return solver.cluster_jointly(task.weight, fisher, mask.view(), *task.outliers.joint, spec);
+  }
+
+  bool refines_;
+  DType table_dtype_;
+};
+
+}  // namespace
+
+std::unique_ptr<Quantizer> make_squeezellm(const QuantizeConfig& config) {
+  return std::make_unique<SqueezeLlm>(config);
+}
+
+}  // namespace quern

@@ -1,0 +1,211 @@
+#include "pipeline/stages/allocate.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "kernels/core/error.h"
+#include "pipeline/gather_json.h"
+#include "pipeline/model_budget.h"
+#include "workers/agreement.h"
+
+namespace quern {
+namespace {
+
+constexpr const char* kFile = "allocation.h5";
+
+DType table_dtype(const QuantizeConfig& config) {
+  return config.codebook_type == CodebookType::float16 ? DType::f16 : DType::f32;
+}
+
+/// The weights of a module on this rank's device, in the type they are stored in.
+Tensor read_weight(RunContext& context, const LinearModule& module) {
+  return context.session.backend->memory().to_device(
+      context.model.weights->read(module.weight_name()));
+}
+
+/// Calls work(bundle) for this rank's share of the stored bundles. Collective.
+template <typename Work>
+void share_bundles(RunContext& context, Work work) {
+  run_agreed(context.session, [&] {
+    const auto bundles = context.plan.stored_bundles();
+    for (std::size_t i = 0; i < bundles.size(); ++i) {
+      const auto turn = static_cast<int>(i) % context.session.ranks();
+      if (turn == context.session.rank()) work(*bundles[i]);
+    }
+  });
+}
+
+double find_quartile_range(RunContext& context) {
+  Memory& memory = context.session.backend->memory();
+  Tensor counts = memory.allocate(DType::i64, {CodebookSolver::range_bins});
+  memory.clear(counts.view());
+  double weights = 0.0;
+  for (const BundleUnit* bundle : context.plan.stored_bundles()) {
+    for (const PlannedModule& planned : bundle->modules) {
+      weights += static_cast<double>(planned.module.out_features * planned.module.in_features);
+    }
+  }
+  context.session.enter("outlier threshold");
+  share_bundles(context, [&](const BundleUnit& bundle) {
+    for (const PlannedModule& planned : bundle.modules) {
+      const Tensor weight = read_weight(context, planned.module);
+      context.session.backend->codebooks().count_ranges(weight.view(), counts.view());
+      memory.synchronize();
+    }
+  });
+  HostTensor host = memory.to_host(counts.view());
+  context.session.communicator->sum(host.as<std::int64_t>());
+  const auto budget = std::llround(context.config.quantize.sparsity.magnitude * weights);
+  return quartile_range_for(host.as<std::int64_t>(), budget);
+}
+
+/// The bit widths worth trying for a module planned at `bits`.
+std::vector<int> candidates(const RunContext& context, int bits) {
+  const QuantizeConfig& config = context.config.quantize;
+  return config.target_bits ? candidate_bits(context.plan, config) : std::vector{bits};
+}
+
+ErrorCurve measure_curve(Backend& backend, ConstTensorView weight, ConstTensorView fisher,
+                         const CodebookSpec& spec) {
+  Memory& memory = backend.memory();
+  CodebookSolver& solver = backend.codebooks();
+  const CodebookTensor tensor = solver.cluster(weight, fisher, std::nullopt, spec);
+  Tensor values = memory.allocate(DType::f32, weight.shape);
+  Tensor error = memory.allocate(DType::f64, {2});
+  Tensor counts = memory.allocate(DType::i64, {CodebookSolver::gain_bins});
+  Tensor sums = memory.allocate(DType::f64, {CodebookSolver::gain_bins});
+  solver.dequantize(tensor, values.view());
+  solver.weighted_error(weight, values.view(), fisher, error.view());
+  solver.count_gains(weight, values.view(), fisher, counts.view(), sums.view());
+  const HostTensor host_error = memory.to_host(error.view());
+  const HostTensor host_counts = memory.to_host(counts.view());
+  const HostTensor host_sums = memory.to_host(sums.view());
+  ErrorCurve curve{spec.bits, host_error.as<double>()[0], {}, {}};
+  curve.counts.assign(host_counts.as<std::int64_t>().begin(), host_counts.as<std::int64_t>().end());
+  curve.sums.assign(host_sums.as<double>().begin(), host_sums.as<double>().end());
+  return curve;
+}
+
+nlohmann::json measure_bundle(RunContext& context, const StatisticsStore& statistics,
+                              const BundleUnit& bundle) {
+  Backend& backend = *context.session.backend;
+  const QuantizeConfig& config = context.config.quantize;
+  BundleStatistics measured = statistics.read(bundle, {.fisher = true});
+  nlohmann::json modules = nlohmann::json::array();
+  for (const PlannedModule& planned : bundle.modules) {
+    context.session.enter("error of " + planned.module.name);
+    const Tensor weight = read_weight(context, planned.module);
+    Tensor& fisher = *measured.modules.at(planned.module.name).fisher;
+    nlohmann::json curves = nlohmann::json::array();
+    for (const int bits : candidates(context, planned.grid.bits)) {
+      const ErrorCurve curve =
+          measure_curve(backend, weight.view(), fisher.view(), {bits, table_dtype(config)});
+      curves.push_back({{"bits", curve.bits},
+                        {"objective", curve.objective},
+                        {"counts", curve.counts},
+                        {"sums", curve.sums}});
+    }
+    modules.push_back({{"name", planned.module.name},
+                       {"out_features", planned.module.out_features},
+                       {"in_features", planned.module.in_features},
+                       {"curves", curves}});
+  }
+  return modules;
+}
+
+FusedModules read_group(const nlohmann::json& rows) {
+  FusedModules group;
+  for (const auto& row : rows) {
+    ModuleCurves module{row.at("name"), row.at("out_features"), row.at("in_features"), {}};
+    for (const auto& curve : row.at("curves")) {
+      module.curves.push_back(
+          {curve.at("bits"), curve.at("objective"), curve.at("counts"), curve.at("sums")});
+    }
+    group.push_back(std::move(module));
+  }
+  return group;
+}
+
+/// On rank 0.
+std::map<std::string, ModuleAllocation> decide(const QuantizeConfig& config,
+                                               const std::map<std::string, FusedModules>& groups) {
+  std::vector<FusedModules> model;
+  double weights = 0.0;
+  for (const auto& [name, group] : groups) {
+    model.push_back(group);
+    for (const ModuleCurves& module : group) {
+      weights += static_cast<double>(module.out_features * module.in_features);
+    }
+  }
+  if (!config.target_bits) {
+    return allocate_outliers(model, std::llround(config.sparsity.total() * weights));
+  }
+  return allocate_bits(model, {.target_bits = *config.target_bits,
+                               .table_entry_bits = table_entry_bits(config),
+                               .outlier_fraction = config.sparsity.total()});
+}
+
+std::map<std::string, ModuleAllocation> allocate_modules(RunContext& context,
+                                                         const StatisticsStore& statistics) {
+  nlohmann::json mine = nlohmann::json::object();
+  share_bundles(context, [&](const BundleUnit& bundle) {
+    mine[bundle.name] = measure_bundle(context, statistics, bundle);
+  });
+  std::map<std::string, FusedModules> groups;  // by bundle name: the order does not show ranks
+  for (const nlohmann::json& part : gather_json(context.session, mine)) {
+    for (const auto& [name, rows] : part.items()) groups[name] = read_group(rows);
+  }
+  std::map<std::string, ModuleAllocation> modules;
+  run_agreed(context.session, [&] {
+    if (context.session.is_root()) modules = decide(context.config.quantize, groups);
+  });
+  return modules;
+}
+
+/// Collective: rank 0's allocation, stored and known to all.
+Allocation settle(RunContext& context, const Allocation& allocation) {
+  std::vector<JournalEntry> written;
+  run_agreed(context.session, [&] {
+    if (!context.session.is_root()) return;
+    written.push_back(context.store.write(kFile, {to_json(allocation).dump(), {}}));
+  });
+  acknowledge(context.session, context.store, written);
+  Allocation settled;
+  run_agreed(context.session, [&] {
+    const auto stored = context.store.read(kFile);
+    if (!stored) throw StoreError("allocation.h5: cannot be read back; run again");
+    settled = read_allocation(nlohmann::json::parse(stored->attributes));
+  });
+  return settled;
+}
+
+}  // namespace
+
+Allocation allocate(RunContext& context, const StatisticsStore* statistics) {
+  const QuantizeConfig& config = context.config.quantize;
+  const bool by_range = config.method == Method::squeezellm && config.sparsity.magnitude > 0.0;
+  if (!by_range && !allocates_by_statistics(config)) return {};
+  set_aside_damaged(context.session, context.store, {kFile});
+  if (context.store.contains(kFile)) {
+    Allocation stored;
+    run_agreed(context.session, [&] {
+      const auto file = context.store.read(kFile);
+      if (!file) throw StoreError("allocation.h5: is damaged; run again");
+      stored = read_allocation(nlohmann::json::parse(file->attributes));
+    });
+    return stored;
+  }
+  const auto lap = context.watch.lap("allocate");
+  Allocation allocation;
+  if (by_range) allocation.quartile_range = find_quartile_range(context);
+  if (allocates_by_statistics(config)) {
+    ensure(statistics != nullptr, "statistics to allocate by");
+    allocation.modules = allocate_modules(context, *statistics);
+  }
+  return settle(context, allocation);
+}
+
+}  // namespace quern

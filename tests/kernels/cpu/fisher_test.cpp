@@ -1,0 +1,379 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+#include "kernels/statistics_ops.h"
+#include "tests/kernels/cpu/cpu_ops.h"
+
+namespace quern::test {
+namespace {
+
+std::size_t at(std::int64_t index) {
+  return static_cast<std::size_t>(index);
+}
+
+struct FisherSize {
+  std::int64_t sequences, length, outputs, inputs;
+
+  std::int64_t tokens() const { return sequences * length; }
+  SequenceCut cut(std::int64_t total) const { return {length, total}; }
+};
+
+/// A micro-batch as doubles and as tensors.
+struct Batch {
+  Batch(CpuOps& cpu, const FisherSize& that, std::vector<double> inputs,
+        std::vector<double> gradients)
+      : size(that), x(std::move(inputs)), dy(std::move(gradients)) {
+    x_tensor = store(cpu.memory, DType::f32, {size.tokens(), size.inputs}, x);
+    dy_tensor = store(cpu.memory, DType::f32, {size.tokens(), size.outputs}, dy);
+  }
+
+  /// Sums over the tokens of one sequence of dy x and of |dy x|.
+  std::pair<long double, long double> gradient(std::int64_t sequence, std::int64_t n,
+                                               std::int64_t k) const {
+    long double sum = 0.0L;
+    long double magnitude = 0.0L;
+    for (std::int64_t t = sequence * size.length; t < (sequence + 1) * size.length; ++t) {
+      const long double term = static_cast<long double>(dy[at(t * size.outputs + n)]) *
+                               static_cast<long double>(x[at(t * size.inputs + k)]);
+      sum += term;
+      magnitude += std::fabs(term);
+    }
+    return {sum, magnitude};
+  }
+
+  long double fisher(std::int64_t n, std::int64_t k) const {
+    long double sum = 0.0L;
+    for (std::int64_t s = 0; s < size.sequences; ++s) {
+      const long double value = gradient(s, n, k).first;
+      sum += value * value;
+    }
+    return sum;
+  }
+
+  FisherSize size;
+  std::vector<double> x, dy;
+  Tensor x_tensor, dy_tensor;
+};
+
+Batch normal_batch(CpuOps& cpu, const FisherSize& size, unsigned seed) {
+  return {cpu, size, normal_values(size.tokens() * size.inputs, seed),
+          normal_values(size.tokens() * size.outputs, seed + 100, 1e-4)};
+}
+
+/// Small integers times a power of two per column: every partial sum is exact in float.
+std::vector<double> exact_values(std::int64_t rows, std::int64_t columns, unsigned seed) {
+  std::mt19937 engine(seed);
+  std::uniform_int_distribution<int> integers(-60, 60);
+  std::vector<double> values(at(rows * columns));
+  for (std::int64_t i = 0; i < rows * columns; ++i) {
+    const std::int64_t column = i % columns;
+    const int shift = column % 37 == 5 ? 6 : column % 29 == 7 ? -7 : 0;
+    values[at(i)] = std::ldexp(static_cast<double>(integers(engine)), shift - 20);
+  }
+  return values;
+}
+
+Batch exact_batch(CpuOps& cpu, const FisherSize& size) {
+  return {cpu, size, exact_values(size.tokens(), size.inputs, 1),
+          exact_values(size.tokens(), size.outputs, 2)};
+}
+
+/// A Fisher accumulation with its tensors, zeroed.
+struct Fisher {
+  Fisher(CpuOps& ops, std::int64_t outputs, std::int64_t inputs)
+      : cpu(ops),
+        columns(inputs),
+        sums(ops.memory.allocate(DType::i64, {outputs, inputs})),
+        exponents(ops.memory.allocate(DType::i32, {outputs})),
+        overflow(ops.memory.allocate(DType::i64, {1})) {
+    clear();
+    ops.memory.clear(exponents.view());
+  }
+
+  void clear() {
+    cpu.memory.clear(sums.view());
+    cpu.memory.clear(overflow.view());
+  }
+  FisherView view() { return {sums.view(), exponents.view(), overflow.view()}; }
+  void choose(const Batch& batch, std::int64_t total, int headroom = 2) {
+    cpu.statistics.choose_fisher_exponents(batch.x_tensor.view(), batch.dy_tensor.view(),
+                                           batch.size.cut(total), headroom, exponents.view());
+  }
+  void add(const Batch& batch, std::int64_t total) {
+    cpu.statistics.accumulate_fisher(batch.x_tensor.view(), batch.dy_tensor.view(),
+                                     batch.size.cut(total), view());
+  }
+  std::int32_t& exponent(std::int64_t n) { return exponents.view().as<std::int32_t>()[n]; }
+  std::int64_t& sum(std::int64_t n, std::int64_t k) {
+    return sums.view().as<std::int64_t>()[n * columns + k];
+  }
+  long double unit(std::int64_t n) { return std::ldexp(1.0L, -exponent(n)); }
+  long double value(std::int64_t n, std::int64_t k) {
+    return static_cast<long double>(sum(n, k)) * unit(n);
+  }
+  std::int64_t refused() { return *overflow.view().as<std::int64_t>(); }
+
+  CpuOps& cpu;
+  std::int64_t columns;
+  Tensor sums, exponents, overflow;
+};
+
+class FisherTest : public testing::TestWithParam<FisherSize> {};
+
+// Gradients exact in float leave one error: rounding each square to half a unit of fixed point.
+TEST_P(FisherTest, FixedPointIsWithinItsRounding) {
+  const FisherSize size = GetParam();
+  CpuOps cpu(2);
+  const Batch batch = exact_batch(cpu, size);
+  Fisher fisher(cpu, size.outputs, size.inputs);
+  fisher.choose(batch, 128);
+  fisher.add(batch, 128);
+  EXPECT_EQ(fisher.refused(), 0);
+  for (std::int64_t n = 0; n < size.outputs; ++n) {
+    std::vector<long double> exact;
+    for (std::int64_t k = 0; k < size.inputs; ++k) exact.push_back(batch.fisher(n, k));
+    const long double largest = *std::ranges::max_element(exact);
+    for (std::int64_t k = 0; k < size.inputs; ++k) {
+      const long double error = std::fabs(fisher.value(n, k) - exact[at(k)]);
+      ASSERT_LE(error, static_cast<long double>(size.sequences) * fisher.unit(n) / 2.0L);
+      if (exact[at(k)] > largest * 0x1p-30L) {
+        ASSERT_LE(error, exact[at(k)] * 0x1p-20L) << n << ", " << k;
+      }
+    }
+  }
+}
+
+// Any values: a gradient g is off by d <= (L + 1) u sum |dy x|, its square by 2 |g| d + d^2.
+TEST_P(FisherTest, EqualsLoopsInDouble) {
+  const FisherSize size = GetParam();
+  CpuOps cpu(3);
+  const Batch batch = normal_batch(cpu, size, 4);
+  Fisher fisher(cpu, size.outputs, size.inputs);
+  fisher.choose(batch, size.sequences, 6);
+  fisher.add(batch, size.sequences);
+  EXPECT_EQ(fisher.refused(), 0);
+  for (std::int64_t n = 0; n < size.outputs; ++n) {
+    for (std::int64_t k = 0; k < size.inputs; ++k) {
+      long double exact = 0.0L;
+      long double bound = 0.0L;
+      for (std::int64_t s = 0; s < size.sequences; ++s) {
+        const auto [gradient, magnitude] = batch.gradient(s, n, k);
+        const long double off = static_cast<long double>(size.length + 1) * 0x1p-24L * magnitude;
+        exact += gradient * gradient;
+        bound += 2.0L * std::fabs(gradient) * off + off * off + fisher.unit(n) / 2.0L;
+      }
+      ASSERT_LE(std::fabs(fisher.value(n, k) - exact), bound) << n << ", " << k;
+    }
+  }
+}
+
+TEST_P(FisherTest, ExponentsAreTheLargestThatFit) {
+  const FisherSize size = GetParam();
+  CpuOps cpu(2);
+  const Batch batch = exact_batch(cpu, size);
+  Fisher fisher(cpu, size.outputs, size.inputs);
+  fisher.choose(batch, 96, 5);
+  std::int32_t smallest = 1 << 20;
+  for (std::int64_t n = 0; n < size.outputs; ++n) {
+    smallest = std::min(smallest, fisher.exponent(n));
+  }
+  for (std::int64_t n = 0; n < size.outputs; ++n) {
+    long double largest = 0.0L;
+    for (std::int64_t k = 0; k < size.inputs; ++k) {
+      largest = std::max(largest, batch.fisher(n, k));
+    }
+    // A row of one element may be zero.
+    if (largest == 0.0L) {
+      EXPECT_EQ(fisher.exponent(n), smallest);
+      continue;
+    }
+    const long double filled = largest * 96.0L / static_cast<long double>(size.sequences) *
+                               std::ldexp(1.0L, fisher.exponent(n));
+    EXPECT_LE(filled, 0x1p57L * (1.0L + 0x1p-50L)) << n;
+    EXPECT_GT(filled, 0x1p56L * (1.0L - 0x1p-50L)) << n;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, FisherTest,
+                         testing::Values(FisherSize{1, 1, 1, 1}, FisherSize{3, 31, 33, 32},
+                                         FisherSize{2, 33, 1, 129}, FisherSize{5, 32, 31, 1},
+                                         FisherSize{4, 7, 127, 129}, FisherSize{2, 129, 129, 31},
+                                         FisherSize{1, 127, 32, 127}, FisherSize{2, 6, 300, 520}));
+
+TEST(FisherExponentTest, UnusableRowsGetThatOfTheLargest) {
+  CpuOps cpu;
+  const std::vector<double> dy = {0.0, 1.0, INFINITY, 0.25, std::nan(""), 4.0, 1e30};
+  const Batch batch(cpu, {1, 1, 7, 2}, {1.0, 0.5}, dy);
+  Fisher fisher(cpu, 7, 2);
+  fisher.choose(batch, 4, 0);
+  // Row n has the maximum dy^2 and four sequences: exponents 60, 64, 56 for dy 1, 1/4, 4.
+  const std::int32_t huge = fisher.exponent(6);
+  EXPECT_LT(huge, -100);
+  EXPECT_EQ(fisher.exponent(1), 60);
+  EXPECT_EQ(fisher.exponent(3), 64);
+  EXPECT_EQ(fisher.exponent(5), 56);
+  for (const std::int64_t unusable : {0, 2, 4}) EXPECT_EQ(fisher.exponent(unusable), huge);
+}
+
+TEST(FisherExponentTest, NothingUsableGivesZero) {
+  CpuOps cpu;
+  Fisher fisher(cpu, 3, 2);
+  const Batch batch(cpu, {1, 1, 3, 2}, {1.0, 2.0}, {0.0, std::nan(""), -INFINITY});
+  fisher.exponent(0) = 5;
+  fisher.choose(batch, 4);
+  for (const std::int64_t n : {0, 1, 2}) EXPECT_EQ(fisher.exponent(n), 0);
+  const Batch empty(cpu, {0, 4, 3, 2}, {}, {});
+  fisher.exponent(1) = 5;
+  fisher.choose(empty, 4);
+  for (const std::int64_t n : {0, 1, 2}) EXPECT_EQ(fisher.exponent(n), 0);
+}
+
+TEST(FisherOverflowTest, CountsWhatReachesTheLimit) {
+  CpuOps cpu;
+  const Batch batch(cpu, {1, 1, 4, 2}, {1.0, 0.5}, {1.0, -1.0, std::nan(""), INFINITY});
+  Fisher fisher(cpu, 4, 2);
+  fisher.exponent(0) = 59;
+  fisher.exponent(1) = 60;
+  fisher.add(batch, 4);
+  EXPECT_EQ(fisher.sum(0, 0), std::int64_t{1} << 59);
+  EXPECT_EQ(fisher.sum(0, 1), std::int64_t{1} << 57);
+  EXPECT_EQ(fisher.sum(1, 0), 0);  // 2^60 = 2^62 / 4 sequences
+  EXPECT_EQ(fisher.sum(1, 1), std::int64_t{1} << 58);
+  for (const std::int64_t k : {0, 1}) {
+    EXPECT_EQ(fisher.sum(2, k), 0);
+    EXPECT_EQ(fisher.sum(3, k), 0);
+  }
+  EXPECT_EQ(fisher.refused(), 5);
+  fisher.add(batch, 4);
+  EXPECT_EQ(fisher.refused(), 10);
+}
+
+// A later micro-batch is larger than the exponents allow: chosen from it, they serve both.
+TEST(FisherOverflowTest, RetryWithSmallerExponentsGivesTheSum) {
+  CpuOps cpu(2);
+  const FisherSize size{2, 16, 33, 31};
+  const Batch small = normal_batch(cpu, size, 1);
+  std::vector<double> dy = small.dy;
+  for (double& value : dy) value *= 1000.0;
+  const Batch large(cpu, size, small.x, dy);
+  Fisher fisher(cpu, size.outputs, size.inputs);
+  fisher.choose(small, 4);
+  fisher.add(small, 4);
+  EXPECT_EQ(fisher.refused(), 0);
+  fisher.add(large, 4);
+  EXPECT_GT(fisher.refused(), 0);
+  fisher.clear();
+  fisher.choose(large, 4);
+  fisher.add(small, 4);
+  fisher.add(large, 4);
+  EXPECT_EQ(fisher.refused(), 0);
+  for (std::int64_t n = 0; n < size.outputs; ++n) {
+    for (std::int64_t k = 0; k < size.inputs; ++k) {
+      const long double exact = small.fisher(n, k) + large.fisher(n, k);
+      ASSERT_NEAR(static_cast<double>(fisher.value(n, k)), static_cast<double>(exact),
+                  1e-5 * static_cast<double>(exact) + 1e-10);
+    }
+  }
+}
+
+TEST(FisherOrderTest, SumsDoNotDependOnOrderNorOnHowSequencesAreBatched) {
+  CpuOps cpu(2);
+  const FisherSize size{4, 24, 65, 70};
+  std::vector<Batch> batches;
+  for (const unsigned seed : {1U, 2U, 3U}) batches.push_back(normal_batch(cpu, size, seed));
+  Fisher fisher(cpu, size.outputs, size.inputs);
+  fisher.choose(batches[0], 12, 8);
+  const auto sum_in = [&](std::initializer_list<std::size_t> order) {
+    fisher.clear();
+    for (const std::size_t index : order) fisher.add(batches[index], 12);
+    EXPECT_EQ(fisher.refused(), 0);
+    return bytes_of(fisher.sums.view());
+  };
+  const std::vector<std::byte> expected = sum_in({0, 1, 2});
+  EXPECT_EQ(sum_in({2, 1, 0}), expected);
+  EXPECT_EQ(sum_in({1, 2, 0}), expected);
+  fisher.clear();
+  for (const Batch& batch : batches) {
+    for (std::int64_t s = 0; s < size.sequences; ++s) {
+      cpu.statistics.accumulate_fisher(batch.x_tensor.view().rows(s * size.length, size.length),
+                                       batch.dy_tensor.view().rows(s * size.length, size.length),
+                                       size.cut(12), fisher.view());
+    }
+  }
+  EXPECT_EQ(bytes_of(fisher.sums.view()), expected);
+}
+
+TEST(FisherThreadsTest, BitsDoNotDependOnThreads) {
+  EXPECT_TRUE(same_bytes_on_any_threads([](CpuOps& cpu) {
+    const Batch batch = normal_batch(cpu, {3, 20, 530, 270}, 5);
+    Fisher fisher(cpu, 530, 270);
+    fisher.choose(batch, 6, 0);
+    fisher.add(batch, 6);
+    Tensor values = cpu.memory.allocate(DType::f32, {530, 270});
+    cpu.statistics.fisher_values(fisher.view(), values.view());
+    Tensor scaled = cpu.memory.allocate(DType::f32, {60, 270});
+    cpu.statistics.scale_by_gradient(batch.x_tensor.view(), batch.dy_tensor.view(), scaled.view());
+    std::vector<std::byte> bytes;
+    for (const Tensor* part : {&fisher.exponents, &fisher.sums, &values, &scaled}) {
+      const std::vector<std::byte> more = bytes_of(part->view());
+      bytes.insert(bytes.end(), more.begin(), more.end());
+    }
+    return bytes;
+  }));
+}
+
+TEST(FisherValuesTest, RoundsOnceToNearest) {
+  CpuOps cpu;
+  Fisher fisher(cpu, 4, 3);
+  const std::int32_t exponents[] = {0, 3, 100, -70};
+  // Float spacing is 2 at 2^24 and 2^31 at 2^54; through double the +1 of the latter would be lost.
+  const std::int64_t sums[] = {(1LL << 24) + 1, (1LL << 24) + 3, (1LL << 54) + (1LL << 30) + 1};
+  for (std::int64_t n = 0; n < 4; ++n) {
+    fisher.exponent(n) = exponents[n];
+    for (std::int64_t k = 0; k < 3; ++k) fisher.sum(n, k) = sums[k];
+  }
+  Tensor out = cpu.memory.allocate(DType::f32, {4, 3});
+  cpu.statistics.fisher_values(fisher.view(), out.view());
+  const double rounded[] = {0x1p24, 0x1p24 + 4.0, 0x1p54 + 0x1p31};
+  for (std::int64_t n = 0; n < 4; ++n) {
+    for (std::int64_t k = 0; k < 3; ++k) {
+      EXPECT_EQ(static_cast<double>(out.view().as<float>()[n * 3 + k]),
+                std::ldexp(rounded[k], -exponents[n]));
+    }
+  }
+}
+
+TEST(FisherShapeTest, RefusesWhatDoesNotFit) {
+  CpuOps cpu;
+  const FisherSize size{2, 3, 4, 5};
+  const Batch batch = normal_batch(cpu, size, 1);
+  Fisher fisher(cpu, 4, 5);
+  EXPECT_NO_THROW(fisher.add(batch, 2));
+  EXPECT_THROW(fisher.add(batch, 1), ShapeError);
+  EXPECT_THROW(fisher.choose(batch, 0), ShapeError);
+  EXPECT_THROW(fisher.choose(batch, 2, 63), ShapeError);
+  EXPECT_THROW(fisher.choose(batch, 2, -1), ShapeError);
+  Fisher transposed(cpu, 5, 4);
+  EXPECT_THROW(transposed.add(batch, 2), ShapeError);
+  EXPECT_THROW(transposed.choose(batch, 2), ShapeError);
+  const auto add = [&](ConstTensorView x, ConstTensorView dy, const SequenceCut& cut) {
+    cpu.statistics.accumulate_fisher(x, dy, cut, fisher.view());
+  };
+  const ConstTensorView x = batch.x_tensor.view();
+  const ConstTensorView dy = batch.dy_tensor.view();
+  EXPECT_THROW(add(x, dy, {4, 2}), ShapeError);
+  EXPECT_THROW(add(x, dy, {0, 2}), ShapeError);
+  EXPECT_THROW(add(x.rows(0, 3), dy, {3, 2}), ShapeError);
+  const Tensor half = cpu.memory.allocate(DType::f16, {6, 5});
+  const Tensor half_dy = cpu.memory.allocate(DType::f16, {6, 4});
+  EXPECT_THROW(add(half.view(), dy, {3, 2}), ShapeError);
+  EXPECT_THROW(add(half.view(), half_dy.view(), {3, 2}), ShapeError);
+  Tensor out = cpu.memory.allocate(DType::f32, {5, 4});
+  EXPECT_THROW(cpu.statistics.fisher_values(fisher.view(), out.view()), ShapeError);
+  EXPECT_THROW(cpu.statistics.scale_by_gradient(x, dy, out.view()), ShapeError);
+}
+
+}  // namespace
+}  // namespace quern::test

@@ -1,0 +1,36 @@
+#include "workers/host_memory.h"
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <string>
+
+namespace quern {
+namespace {
+
+std::optional<std::uint64_t> number_in(const char* path) {
+  std::ifstream file(path);
+  std::uint64_t value = 0;
+  return file >> value ? std::optional(value) : std::nullopt;  // "max" is no number
+}
+
+std::uint64_t kernel_available() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("MemAvailable:")) return std::stoull(line.substr(13)) * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::uint64_t available_host_bytes() {
+  const std::uint64_t available = kernel_available();
+  const auto limit = number_in("/sys/fs/cgroup/memory.max");
+  const auto used = number_in("/sys/fs/cgroup/memory.current");
+  if (!limit || !used) return available;
+  const std::uint64_t left = *limit > *used ? *limit - *used : 0;
+  return available == 0 ? left : std::min(available, left);
+}
+
+}  // namespace quern

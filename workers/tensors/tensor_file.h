@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/core/dtype.h"
+#include "kernels/core/shape.h"
+
+namespace quern {
+
+/// Where one tensor lies in one file.
+struct TensorEntry {
+  DType dtype = DType::f32;
+  Shape shape{0};
+  std::uint64_t begin = 0;  ///< absolute offset in the file of the first element
+  std::uint64_t bytes = 0;  ///< of all elements
+  /// Distance of neighbours along each axis, in elements; empty: contiguous, row major.
+  std::vector<std::int64_t> strides;
+};
+
+/// Name, type and shape of a tensor to be written.
+struct TensorSpec {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape{0};
+};
+
+/// A whole number that a file keeps between its tensors.
+struct NamedScalar {
+  std::string name;
+  std::int64_t value = 0;
+};
+
+/// A file of tensors, opened and checked. Reading is thread-safe.
+class TensorFile {
+ public:
+  virtual ~TensorFile() = default;
+
+  virtual const std::filesystem::path& path() const noexcept = 0;
+  virtual const std::map<std::string, TensorEntry>& entries() const noexcept = 0;
+  /// Whole numbers between the tensors; safetensors files have none.
+  virtual const std::map<std::string, std::int64_t>& scalars() const noexcept = 0;
+  virtual std::uint64_t file_bytes() const noexcept = 0;
+  /// xxh3_hex of what describes the tensors: names, types, shapes and places.
+  virtual const std::string& header_hash() const noexcept = 0;
+
+  /// Elements of a tensor, contiguous and row major, into `out` (its exact size). StoreError on a
+  /// read error.
+  virtual void read(const TensorEntry& entry, std::span<std::byte> out) const = 0;
+  /// Any bytes of the file, for fingerprints.
+  virtual void read_at(std::uint64_t offset, std::span<std::byte> out) const = 0;
+};
+
+/// Writes one file of tensors. All specs are known first; data follow in the order of specs().
+/// Nothing has its final name before commit().
+class TensorWriter {
+ public:
+  virtual ~TensorWriter() = default;
+
+  /// Sorted by name: the order in which data must be written.
+  const std::vector<TensorSpec>& specs() const noexcept { return specs_; }
+  /// Throws InternalError if `name` is not the next tensor or the size differs.
+  void write(std::string_view name, std::span<const std::byte> bytes);
+  /// Throws InternalError if tensors are missing.
+  void commit();
+
+ protected:
+  explicit TensorWriter(std::vector<TensorSpec> specs);
+
+ private:
+  virtual void append(std::span<const std::byte> bytes) = 0;
+  virtual void finish() = 0;
+
+  std::vector<TensorSpec> specs_;
+  std::size_t next_ = 0;
+};
+
+}  // namespace quern
