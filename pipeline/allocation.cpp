@@ -137,10 +137,12 @@ ModuleTask make_task(const PlannedModule& planned, ConstTensorView weight,
   return task;
 }
 
-double quartile_range_for(std::span<const std::int64_t> counts, std::int64_t budget) {
+std::optional<double> quartile_range_for(std::span<const std::int64_t> counts,
+                                         std::int64_t budget) {
   std::int64_t beyond = 0;
   std::size_t bin = counts.size();
   while (bin > 0 && beyond + counts[bin - 1] <= budget) beyond += counts[--bin];
+  if (bin == counts.size()) return std::nullopt;  // the last bin has no upper end
   return static_cast<double>(bin) * CodebookSolver::range_step;
 }
 
@@ -162,10 +164,11 @@ std::map<std::string, ModuleAllocation> allocate_outliers(std::span<const FusedM
       for (const ModuleCurves& module : group) {
         // The share of everything up to this module, so that rounding never adds up.
         seen += module.curves[0].counts[bin];
-        const auto due = in_bin == 0 ? 0
-                                     : static_cast<std::int64_t>(static_cast<double>(taken) *
-                                                                 static_cast<double>(seen) /
-                                                                 static_cast<double>(in_bin));
+        const std::int64_t due =
+            seen == in_bin
+                ? taken
+                : static_cast<std::int64_t>(static_cast<double>(taken) * static_cast<double>(seen) /
+                                            static_cast<double>(in_bin));
         result[module.name].outliers += due - given;
         given = due;
       }
@@ -178,11 +181,14 @@ std::map<std::string, ModuleAllocation> allocate_outliers(std::span<const FusedM
 std::map<std::string, ModuleAllocation> allocate_bits(std::span<const FusedModules> model,
                                                       const BitBudget& budget) {
   double weights = 0.0;
+  double high = 1.0;  // above every error: nothing is worth a bit
   for (const FusedModules& group : model) {
-    for (const ModuleCurves& module : group) weights += static_cast<double>(weights_of(module));
+    for (const ModuleCurves& module : group) {
+      weights += static_cast<double>(weights_of(module));
+      for (const ErrorCurve& curve : module.curves) high += curve.objective;
+    }
   }
   const double limit = budget.target_bits * weights;
-  double high = 1.0;  // nothing is worth a bit
   double low = gain_of(0) / 1e6;
   if (const double fewest = choose(model, budget, high).bits; fewest > limit) {
     throw ConfigError(

@@ -53,9 +53,9 @@ struct ModuleCurves {
 /// Modules that servers fuse, which therefore share their bits.
 using FusedModules = std::vector<ModuleCurves>;
 
-/// The smallest quartile range that leaves at most `budget` weights beyond it. counts as made by
-/// CodebookSolver::count_ranges.
-double quartile_range_for(std::span<const std::int64_t> counts, std::int64_t budget);
+/// The smallest quartile range that leaves at most `budget` weights beyond it; absent where more
+/// lie beyond every range that is counted. counts as made by CodebookSolver::count_ranges.
+std::optional<double> quartile_range_for(std::span<const std::int64_t> counts, std::int64_t budget);
 
 /// `outliers` weights of largest F (w - q)^2 of the whole model, as counts per module. Every module
 /// has one curve.

@@ -22,8 +22,8 @@ nlohmann::json statistics_identity(const nlohmann::json& run_identity);
 /// A directory whose contents belong to one identity.
 struct IdentityPlace {
   std::filesystem::path directory;
-  std::string key;       ///< of the run file, for errors: "run.directory"
-  std::string name;      ///< "the run directory"
+  std::string key;  ///< of the run file, for errors: "run.directory"
+  std::string name = "the run directory";
   std::string contents;  ///< "a run"
   Resume resume = Resume::automatic;
   bool ignore_numerics = false;  ///< other backends and libraries pass

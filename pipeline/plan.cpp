@@ -36,6 +36,19 @@ std::uint64_t state_bytes(const PlannedModule& planned, const QuantizeConfig& co
                                     group_count(k, planned.grid.group_size) * n * 3 + k * 4);
 }
 
+/// Of a module in the exported files.
+std::uint64_t packed_bytes(const PlannedModule& planned, const QuantizeConfig& config) {
+  if (config.method != Method::squeezellm || config.target_bits) {
+    return state_bytes(planned, config);
+  }
+  const std::int64_t k = planned.module.in_features;
+  const std::int64_t n = planned.module.out_features;
+  const auto outliers = static_cast<std::uint64_t>(config.sparsity.total() * real(k * n));
+  const auto dense = static_cast<std::uint64_t>(
+      dense_bits(n, k, planned.grid.bits, table_entry_bits(config)) / 8.0);
+  return outliers == 0 ? dense : dense + 4 * static_cast<std::uint64_t>(n + 1) + 8 * outliers;
+}
+
 /// Work on one module alone.
 double module_flops(const PlannedModule& planned, const QuantizeConfig& config) {
   const double k = real(planned.module.in_features);
@@ -158,6 +171,18 @@ void check_codebook_formats(const Plan& plan, const RunFile& config,
   }
 }
 
+void warn_about_statistics(const RunFile& config, std::vector<std::string>& warnings) {
+  const bool asked =
+      config.run.statistics == Statistics::keep || !config.run.statistics_directory.empty();
+  if (!asked || config.quantize.method != Method::gptq ||
+      config.quantize.propagation == Propagation::original) {
+    return;
+  }
+  warnings.emplace_back(
+      "run.statistics: H measured behind quantized layers serves no other run and is not kept; "
+      "quantize.propagation original shares it");
+}
+
 std::uint64_t output_bytes(const ModelGraph& graph, const Plan& plan, const RunFile& config) {
   const std::uint64_t element = dtype_bytes(graph.geometry.dtype);
   std::uint64_t total = 0;
@@ -171,8 +196,8 @@ std::uint64_t output_bytes(const ModelGraph& graph, const Plan& plan, const RunF
       total -=
           static_cast<std::uint64_t>(planned.module.out_features * planned.module.in_features) *
           element;
+      total += packed_bytes(planned, config.quantize);
     }
-    total += bundle->state_bytes;
   }
   return total;
 }
@@ -220,6 +245,7 @@ Plan make_plan(const ModelGraph& graph, const RunFile& config) {
   }
   warn_about_schemes(plan, config, plan.warnings);
   check_codebook_formats(plan, config, plan.warnings);
+  warn_about_statistics(config, plan.warnings);
   check_target(plan, config.quantize);
   return plan;
 }
@@ -251,14 +277,15 @@ std::uint64_t Estimate::peak_rank_bytes() const noexcept {
 
 namespace {
 
-/// Bytes of what is summed for one input, and of the largest working space of its solver.
-std::uint64_t statistics_bytes(const BundleUnit& bundle, const QuantizeConfig& config) {
+/// Bytes of what is summed for one input; F takes fewer where it is kept than while it is summed.
+std::uint64_t statistics_bytes(const BundleUnit& bundle, const QuantizeConfig& config,
+                               std::uint64_t fisher_entry_bytes = 8) {
   const auto k = static_cast<std::uint64_t>(bundle.input.features);
   if (config.method == Method::rtn) return 0;
   if (config.method == Method::gptq) return 8 * k * k;
   std::uint64_t bytes = 0;
   for (const LinearModule& module : bundle.input.modules) {
-    bytes += 8 * k * static_cast<std::uint64_t>(module.out_features);
+    bytes += fisher_entry_bytes * k * static_cast<std::uint64_t>(module.out_features);
     if (config.codebook_search == CodebookSearch::lnq) bytes += 8 * k * k;
   }
   return bytes;
@@ -288,6 +315,7 @@ std::uint64_t activation_bytes(const ModelGeometry& geometry, const RunFile& con
   return bytes;
 }
 
+/// The largest working space of a bundle's solver.
 std::uint64_t solver_bytes(const BundleUnit& bundle, const QuantizeConfig& config) {
   const auto k = static_cast<std::uint64_t>(bundle.input.features);
   std::uint64_t bytes = config.method == Method::squeezellm ? 0 : 3 * 8 * k * k;
@@ -326,7 +354,7 @@ Estimate estimate(const ModelGraph& graph, const Plan& plan, const RunFile& conf
     result.solve_flops += bundle->solve_flops;
     result.state_bytes += bundle->state_bytes;
     if (config.run.statistics == Statistics::keep || allocates_by_statistics(config.quantize)) {
-      result.state_bytes += statistics_bytes(*bundle, config.quantize) / (backward ? 2 : 1);
+      result.state_bytes += statistics_bytes(*bundle, config.quantize, 4);
     }
   }
   result.output_bytes = output_bytes(graph, plan, config);

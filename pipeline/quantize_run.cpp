@@ -7,6 +7,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/fisher_flow.h"
+#include "pipeline/held_directory.h"
 #include "pipeline/identity.h"
 #include "pipeline/model_budget.h"
 #include "pipeline/quantize_flow.h"
@@ -35,7 +36,12 @@ class QuantizeRun {
     check_committed();
     if (shares_statistics()) open_statistics(identity);
     StatisticsOrigin origin;
-    if (!open().empty()) origin = solve_open();
+    if (open().empty()) {
+      context_.session.log->info("all {} bundles are committed by an earlier run",
+                                 context_.plan.stored_bundles().size());
+    } else {
+      origin = solve_open();
+    }
     if (statistics_ && !keeps()) discard_own();
     return origin;
   }
@@ -50,6 +56,10 @@ class QuantizeRun {
     }
     const Bundles lacking = without_statistics();
     if (needed_.any()) origin.measured = std::ssize(lacking);
+    std::optional<HeldDirectory> held;  // readers of kept statistics may be many, writers not
+    if (statistics_ && !lacking.empty() && stores_first()) {
+      held.emplace(context_.session, hold_on_statistics());
+    }
     if (needed_.backward() && stores_first()) measure(lacking, keep());
     allocation_ = allocate(context_, statistics_ ? &*statistics_ : nullptr);
     solve_stored(context_, quantize_, with_statistics(), statistics_ ? &*statistics_ : nullptr,
@@ -102,18 +112,34 @@ class QuantizeRun {
     return result;
   }
 
+  std::filesystem::path statistics_directory() const {
+    const RunConfig& run = context_.config.run;
+    return run.statistics_directory.empty() ? run.directory / "statistics"
+                                            : run.statistics_directory;
+  }
+
+  RunConfig hold_on_statistics() const {
+    RunConfig run = context_.config.run;
+    run.directory = statistics_directory();
+    return run;
+  }
+
   void open_statistics(const nlohmann::json& identity) {
     const RunConfig& run = context_.config.run;
-    const auto own = run.directory / "statistics";
-    const auto& directory = run.statistics_directory.empty() ? own : run.statistics_directory;
+    const auto directory = statistics_directory();
     // Without anything to share, a run leaves no such directory behind.
     bool used = run.statistics == Statistics::keep ||
                 allocates_by_statistics(context_.config.quantize) ||
                 std::filesystem::exists(directory / "journal");
     used = any_rank(context_.session, used);
     if (!used) return;
-    statistics_.emplace(context_.session, directory, statistics_identity(identity),
-                        run.ignore_numerics);
+    run_agreed(context_.session, [&] {
+      if (context_.session.is_root()) {
+        prepare_statistics(context_.session, directory, statistics_identity(identity),
+                           run.ignore_numerics);
+      }
+    });
+    run_agreed(context_.session, [&] { statistics_.emplace(context_.session, directory); });
     statistics_->check(open());
   }
 

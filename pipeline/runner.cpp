@@ -88,7 +88,6 @@ std::unique_ptr<StateStore> open_store(Session& session, const RunFile& config,
     if (!session.is_root()) return;
     const bool resumed = settle_identity({.directory = config.run.directory,
                                           .key = "run.directory",
-                                          .name = "the run directory",
                                           .contents = "a run",
                                           .resume = config.run.resume,
                                           .ignore_numerics = config.run.ignore_numerics},

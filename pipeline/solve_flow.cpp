@@ -63,7 +63,7 @@ void solve_stored(RunContext& context, QuantizeBundles& quantize,
       }
     });
     quantize.solve(tasks, weights);
-    progress.step(fmt::format("{} bundles committed", tasks.size()));
+    progress.step(fmt::format("{} bundle{} committed", tasks.size(), tasks.size() == 1 ? "" : "s"));
     stop_if_asked(context);
   }
   progress.end();

@@ -7,7 +7,6 @@
 #include "kernels/core/error.h"
 #include "pipeline/identity.h"
 #include "pipeline/run_context.h"
-#include "workers/agreement.h"
 #include "workers/files/atomic_file.h"
 
 namespace quern {
@@ -37,22 +36,6 @@ std::vector<std::string> file_names(const std::vector<const BundleUnit*>& bundle
     for (const StatisticRow& row : kStatistics) names.push_back(file_name(row.statistic, *bundle));
   }
   return names;
-}
-
-/// Made ready on all ranks before any opens its journal.
-const std::filesystem::path& prepared(Session& session, const std::filesystem::path& directory,
-                                      const nlohmann::json& identity, bool ignore_numerics) {
-  run_agreed(session, [&] {
-    if (!session.is_root()) return;
-    make_directories(directory);
-    settle_identity({.directory = directory,
-                     .key = "run.statistics_directory",
-                     .name = "the statistics directory",
-                     .contents = "statistics",
-                     .ignore_numerics = ignore_numerics},
-                    identity, session.commit_hook);
-  });
-  return directory;
 }
 
 void put_gram(Bundle& bundle, Memory& memory, const std::string& name, Gram& gram) {
@@ -86,10 +69,19 @@ Bundle pack(Statistic statistic, BundleStatistics& statistics, Memory& memory) {
 
 }  // namespace
 
-StatisticsStore::StatisticsStore(Session& session, const std::filesystem::path& directory,
-                                 const nlohmann::json& identity, bool ignore_numerics)
-    : session_(session),
-      store_(prepared(session, directory, identity, ignore_numerics), session.commit_hook) {}
+void prepare_statistics(const Session& session, const std::filesystem::path& directory,
+                        const nlohmann::json& identity, bool ignore_numerics) {
+  make_directories(directory);
+  settle_identity({.directory = directory,
+                   .key = "run.statistics_directory",
+                   .name = "the statistics directory",
+                   .contents = "statistics",
+                   .ignore_numerics = ignore_numerics},
+                  identity, session.commit_hook);
+}
+
+StatisticsStore::StatisticsStore(Session& session, const std::filesystem::path& directory)
+    : session_(session), store_(directory, session.commit_hook) {}
 
 bool StatisticsStore::contains(const BundleUnit& bundle, const StatisticsNeeded& needed) const {
   for (const StatisticRow& row : kStatistics) {

@@ -12,15 +12,18 @@
 
 namespace quern {
 
+/// Rank 0: makes the directory if it is not there. Throws ConfigError listing what differs when it
+/// holds statistics of another `identity`.
+void prepare_statistics(const Session& session, const std::filesystem::path& directory,
+                        const nlohmann::json& identity, bool ignore_numerics);
+
 /// Statistics of a model and its calibration text on disk: they depend on nothing else, so runs
 /// with other bits, sparsity or method share them. A state store of its own, beside or inside run
 /// directories. Collective calls are marked; all ranks make them together.
 class StatisticsStore {
  public:
-  /// Collective. Opens or makes the directory. Throws ConfigError listing what differs when it
-  /// holds statistics of another `identity`.
-  StatisticsStore(Session& session, const std::filesystem::path& directory,
-                  const nlohmann::json& identity, bool ignore_numerics);
+  /// Of a directory that prepare_statistics() has made ready.
+  StatisticsStore(Session& session, const std::filesystem::path& directory);
 
   /// Whether everything `needed` of the bundle's input is there.
   bool contains(const BundleUnit& bundle, const StatisticsNeeded& needed) const;

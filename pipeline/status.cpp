@@ -14,6 +14,36 @@ namespace quern {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+/// Runs right below a directory, as a sweep leaves them: "a, b"; "" if there are none.
+std::string runs_below(const fs::path& directory) {
+  std::vector<std::string> names;
+  if (!fs::is_directory(directory)) return {};
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    if (fs::exists(entry.path() / "plan.json")) names.push_back(entry.path().filename().string());
+  }
+  std::ranges::sort(names);
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+void require_run(const fs::path& directory) {
+  if (fs::exists(directory / "plan.json")) return;
+  if (const std::string points = runs_below(directory); !points.empty()) {
+    throw InputError(fmt::format(
+        "{}: the directory of a sweep, not of one run; expected that of a point below it: {}",
+        directory.string(), points));
+  }
+  throw InputError(
+      fmt::format("{}: no run here (plan.json is missing); expected the run.directory "
+                  "of a quantize run",
+                  directory.string()));
+}
+
+}  // namespace
+
 void write_plan_file(const fs::path& directory, const Plan& plan, const CommitHook& hook) {
   nlohmann::json bundles = nlohmann::json::array();
   for (const BundleUnit* bundle : plan.stored_bundles()) bundles.push_back(bundle->name);
@@ -22,12 +52,7 @@ void write_plan_file(const fs::path& directory, const Plan& plan, const CommitHo
 }
 
 nlohmann::json run_status(const fs::path& directory) {
-  if (!fs::exists(directory / "plan.json")) {
-    throw InputError(
-        fmt::format("{}: no run here (plan.json is missing); expected the run.directory "
-                    "of a quantize run",
-                    directory.string()));
-  }
+  require_run(directory);
   const nlohmann::json plan = read_json_file(directory / "plan.json");
   const auto entries = Journal(directory / "journal").load().entries;
   std::uint64_t bytes = 0;

@@ -10,14 +10,19 @@
 namespace quern {
 namespace {
 
-void report(const VerifyResult& result, const std::string& subject) {
+/// Lists the problems and throws if there are any.
+void require_passed(const VerifyResult& result, const std::string& subject) {
   for (const std::string& problem : result.problems) fmt::print(stderr, "quern: {}\n", problem);
   if (!result.passed()) {
     throw InputError(fmt::format("{}: verification failed with {} problem{}", subject,
                                  result.problems.size(), result.problems.size() == 1 ? "" : "s"));
   }
-  fmt::print("{}: {} quantized modules, {} other tensors, {} files: verified\n", subject,
-             result.quantized_modules, result.other_tensors, result.files);
+}
+
+void verify_folder(const std::string& folder) {
+  const VerifyResult result = verify_sums(folder);
+  require_passed(result, folder);
+  fmt::print("{}: {} files as in SHA256SUMS: verified\n", folder, result.files);
 }
 
 }  // namespace
@@ -31,16 +36,18 @@ void add_verify(CLI::App& app, CommandContext& context) {
       ->description("run file of a finished run, or an exported folder (checks SHA256SUMS only)");
   command->callback([&context, options] {
     if (std::filesystem::is_directory(options->path)) {
-      context.exit_code = guarded([&] { report(verify_sums(options->path), options->path); });
+      context.exit_code = guarded([&] { verify_folder(options->path); });
       return;
     }
     context.exit_code =
         launch(*options, context.commit_hook, [](Session& session, const ParsedRunFile& parsed) {
           const VerifyResult result = run_verify(session, parsed.run);
           session.leaving_together = true;
-          if (session.is_root()) {
-            report(result, parsed.run.output.path.string());
-          }
+          if (!session.is_root()) return;
+          const std::string subject = parsed.run.output.path.string();
+          require_passed(result, subject);
+          fmt::print("{}: {} quantized modules, {} other tensors, {} files: verified\n", subject,
+                     result.quantized_modules, result.other_tensors, result.files);
         });
   });
 }

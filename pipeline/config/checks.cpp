@@ -109,10 +109,16 @@ void check_one_bit_width(const QuantizeConfig& quantize, const Places& places) {
 }
 
 void check_target_bits(const RunFile& run, const Places& places) {
-  if (!run.quantize.target_bits || !places.contains("quantize.bits")) return;
-  fail(place_of(places, "quantize.bits"), "quantize.bits",
-       "quantize.target_bits chooses the bits of each module", "one of the two",
-       "remove bits or target_bits");
+  if (!run.quantize.target_bits) return;
+  std::vector<std::string> keys = {"quantize.bits"};
+  for (std::size_t i = 0; i < run.quantize.rules.size(); ++i) {
+    keys.push_back(fmt::format("quantize.rules[{}].bits", i));
+  }
+  for (const std::string& key : keys) {
+    if (!places.contains(key)) continue;
+    fail(place_of(places, key), key, "quantize.target_bits chooses the bits of each module",
+         "one of the two", "remove bits or target_bits");
+  }
 }
 
 /// Keys of rules that the method does not know.

@@ -38,7 +38,7 @@ void share_bundles(RunContext& context, Work work) {
   });
 }
 
-double find_quartile_range(RunContext& context) {
+std::optional<double> find_quartile_range(RunContext& context) {
   Memory& memory = context.session.backend->memory();
   Tensor counts = memory.allocate(DType::i64, {CodebookSolver::range_bins});
   memory.clear(counts.view());

@@ -156,7 +156,7 @@ const std::vector<HostileCase> kRows = {
      field("quantization_config", "awq")},
     {"QuantizedGptq",
      65,
-     {"/model: config.json has a quantization_config", "unquantized model"},
+     {"/model: the model is quantized already", "expected an unquantized model"},
      field("quantization_config",
            {{"quant_method", "gptq"}, {"checkpoint_format", "gptq"}, {"bits", 4}})},
 };

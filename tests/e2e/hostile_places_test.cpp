@@ -66,7 +66,7 @@ const std::vector<HostileCase> kRows = {
      }},
     {"ModelIsAnExport",
      65,
-     {"/out: config.json has a quantization_config", "unquantized model"},
+     {"/out: the model is quantized already", "expected an unquantized model"},
      [](HostileFolder& folder) {
        EXPECT_EQ(run_process(quern(1, folder.command)).exit_code, 0);
        folder.set("model.path=" + folder.output().string());

@@ -86,18 +86,18 @@ TEST_P(SavedActivations, AreReplayedWhenDamaged) {
   EXPECT_EQ(run.output_hashes(), reference_);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Walks, SavedActivations,
-    testing::Values(Walk{"Inputs",
-                         {},
-                         "layer-002/bundle-01.h5",
-                         "layer-002/",
-                         "inputs of layer 2 restored",
-                         "layer-003/"},
-                    Walk{"Gradients", squeezellm("squeezellm", {"quantize.bits=3"}),
-                         "layer-001/bundle-01.h5", "gradient-002/", "gradients of layer 2 restored",
-                         "gradient-001/"}),
-    name_of);
+INSTANTIATE_TEST_SUITE_P(Walks, SavedActivations,
+                         testing::Values(Walk{"Inputs",
+                                              {},
+                                              "layer-002/bundle-01.h5",
+                                              "layer-002/",
+                                              "inputs of layer 2 restored",
+                                              "layer-003/"},
+                                         Walk{"Gradients",
+                                              squeezellm("squeezellm", {"quantize.bits=3"}),
+                                              "layer-001/bundle-01.h5", "gradient-002/",
+                                              "gradients of layer 2 restored", "gradient-001/"}),
+                         name_of);
 
 }  // namespace
 }  // namespace quern::test

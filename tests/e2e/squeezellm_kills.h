@@ -17,9 +17,9 @@ inline Command with_kept_statistics() {
 
 /// Measured into files that the run removes when it has solved everything.
 inline Command with_passing_statistics() {
-  return squeezellm("squeezellm_safetensors",
-                    {"quantize.bits=2",
-                     "quantize.sparsity={sensitive: 0.0045, rule: joint, budget: model}"});
+  return squeezellm(
+      "squeezellm_safetensors",
+      {"quantize.bits=2", "quantize.sparsity={sensitive: 0.0045, rule: joint, budget: model}"});
 }
 
 }  // namespace quern::test

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/e2e/squeezellm_variants.h"
 
 namespace quern::test {
@@ -36,6 +38,9 @@ class SharedStatistics : public testing::Test {
     EXPECT_EQ(run.output_hashes(), undisturbed_output(model(), 1, settings));
     return log;
   }
+
+  /// The same commit steps, in another place.
+  static Command kept_elsewhere() { return paper_rule().settings + Command{"run.statistics=keep"}; }
 
   ProcessResult quantize(const fs::path& model, const Command& settings) const {
     const RunFolder run(model, shared(settings));
@@ -105,6 +110,29 @@ TEST_F(SharedStatistics, AreNotThoseOfAnotherModelOrText) {
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   replace_contents(other.path() / "model.safetensors", bytes);
   refused(quantize(other.path(), settings), "model.checkpoint");
+}
+
+TEST_F(SharedStatistics, AreWrittenByOneJobAtATime) {
+  const Command settings = kept(paper_rule().settings);
+  const RunFolder first(model(), settings);
+  const std::vector<std::string> steps = RunFolder(model(), kept_elsewhere()).steps();
+  const auto third = std::ranges::find_if(steps, [](const std::string& step) {
+    return step.starts_with("after rename") && step.ends_with("layer-001/bundle-02-fisher.h5");
+  });
+  const StepSignal hold{.step = static_cast<int>(third - steps.begin()) + 1, .signal = SIGSTOP};
+  Process job(quern_stepper(1, hold, first.quantize()));
+  ASSERT_TRUE(wait_until([&] { return is_stopped(job.id()); })) << job.err();
+  const RunFolder second(model(), settings);
+  const ProcessResult refused = run_process(quern(2, second.quantize()));
+  EXPECT_EQ(refused.exit_code, 64);
+  EXPECT_THAT(refused.err, HasSubstr("directory " + directory().string() +
+                                     " is in use by process " + std::to_string(job.id())));
+  job.kill_all();
+  job.wait();
+  second.finish(2);
+  first.finish(1);
+  EXPECT_EQ(second.output_hashes(), first.output_hashes());
+  EXPECT_EQ(first.report().at("statistics").at("reused"), kInputs);
 }
 
 TEST_F(SharedStatistics, AreOnlyKeptWhenAskedFor) {

@@ -25,13 +25,6 @@ const std::vector<Point> kPoints = {
     {"squeezellm-b4-s0.0045", {"quantize.bits=4", "quantize.sparsity=0.0045"}},
 };
 
-/// Perplexity of every point.
-Command evaluated() {
-  return squeezellm("squeezellm",
-                    {"evaluate.source=" + (source_dir() / "tests/data/evaluation.txt").string(),
-                     "evaluate.sequence_length=64", "evaluate.samples=4"});
-}
-
 class Sweep : public testing::Test {
  protected:
   Sweep() : run_(model_.path(), settings()) {}
@@ -106,6 +99,10 @@ TEST_F(Sweep, MeasuresOnceAndGoesOnAfterAKill) {
   EXPECT_THAT(resumed.out, HasSubstr("6 points in "));
   EXPECT_EQ(finished_files(), finished);
   expect_all_points();
+  const ProcessResult status = run_process(quern(1, {"status", run_.directory().string()}));
+  EXPECT_EQ(status.exit_code, 65);
+  EXPECT_THAT(status.err, HasSubstr("the directory of a sweep"));
+  EXPECT_THAT(status.err, HasSubstr("squeezellm-b4, squeezellm-b4-s0.0005"));
   for (const Point& point : kPoints) {
     EXPECT_EQ(folder_hashes(run_.output() / point.name),
               undisturbed_output(model_.path(), 1, evaluated() + point.settings))

@@ -9,7 +9,7 @@ namespace {
 using testing::HasSubstr;
 using testing::MatchesRegex;
 
-const std::vector<std::string> kSubcommands = {"quantize", "plan",   "status",
+const std::vector<std::string> kSubcommands = {"quantize", "sweep",  "plan",  "status",
                                                "evaluate", "verify", "config"};
 
 TEST(Help, NamesTheSubcommandsAndTheExitCodes) {

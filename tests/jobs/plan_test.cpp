@@ -91,6 +91,8 @@ TEST_F(Plan, TextNamesEveryBundleModuleAndWarning) {
       answer_of(run_.arguments("plan", {"quantize.bits=3", "quantize.symmetric=false"}));
   EXPECT_THAT(odd, HasSubstr("warning: vLLM's GPTQ kernels do not take 3 bits"));
   EXPECT_THAT(odd, HasSubstr("asymmetric grids"));
+  EXPECT_THAT(answer_of(run_.arguments("plan", {"run.statistics=keep"})),
+              HasSubstr("warning: run.statistics: H measured behind quantized layers"));
 }
 
 TEST_F(Plan, PredictsTheSizeOfTheOutput) {

@@ -139,8 +139,8 @@ HolderState judge(const std::filesystem::path& mark, const std::string& text, se
 ConfigError in_use(const std::filesystem::path& directory, const HolderState& holder,
                    seconds silence) {
   return ConfigError(fmt::format(
-      "run directory {} is in use by process {} on host {} (heartbeat {} s ago{}{}): wait for it, "
-      "stop it, or choose another run.directory; a job that died on another host is recognised "
+      "directory {} is in use by process {} on host {} (heartbeat {} s ago{}{}): wait for it, "
+      "stop it, or choose another directory; a job that died on another host is recognised "
       "after {} s of silence",
       directory.string(), holder.process, holder.host, holder.heartbeat_age.count(),
       holder.activity.empty() ? "" : ": ", holder.activity, silence.count()));

@@ -148,6 +148,11 @@ TEST(MethodKeys, TargetBitsReplaceBits) {
                 {"output.format=squeezellm_safetensors"}),
       AllOf(StartsWith("run.yaml:5:38: quantize.bits: quantize.target_bits chooses the bits"),
             HasSubstr("remove bits or target_bits")));
+  EXPECT_THAT(complaint(run_text("quantize: {method: squeezellm, target_bits: 3.5, rules: [{match: "
+                                 "a, bits: 4}]}\n"),
+                        {"output.format=squeezellm_safetensors"}),
+              AllOf(HasSubstr("quantize.rules[0].bits: quantize.target_bits chooses the bits"),
+                    HasSubstr("remove bits or target_bits")));
 }
 
 TEST(MethodKeys, RunKeysForStatistics) {

@@ -22,8 +22,8 @@ calibration:
   samples: 4
   sequence_length: 64
   micro_batch: 2
-quantize: {{method: gptq, bits: 4, group_size: 64}}
-output: {{path: packed, format: gptq}}
+quantize: {{{quantize}}}
+output: {{path: packed, format: {format}}}
 evaluate: {{source: {root}/tests/data/evaluation.txt, sequence_length: 64, samples: 8}}
 run: {{directory: run, log_level: error, device: cpu, threads: 2}}
 """
@@ -135,7 +135,8 @@ def check_case(quern, root, case):
         models = {"small": root / "tests/data/llama3m", "qwen": folder / "qwen"}
         if model == "qwen":
             write_qwen(models["qwen"], models["small"])
-        (folder / "run.yaml").write_text(RUN_FILE.format(root=root, model=models[model]))
+        method = {"quantize": "method: gptq, bits: 4, group_size: 64", "format": "gptq"}
+        (folder / "run.yaml").write_text(RUN_FILE.format(root=root, model=models[model], **method))
         quantize(quern, folder, settings)
         plain = {"output.format": "dequantized", "output.path": "plain"}
         quantize(quern, folder, settings | plain)

@@ -144,11 +144,10 @@ TEST_F(RunHolderTest, ALiveProcessIsRefusedByName) {
   ASSERT_TRUE(child.held());
   make_old(directory_.path() / "heartbeat.json", seconds(5000));  // silent, but it exists
   make_old(mark(), seconds(5000));
-  EXPECT_THAT(refusal(),
-              AllOf(HasSubstr(directory_.path().string()),
-                    HasSubstr("process " + std::to_string(child.process())),
-                    HasSubstr("host " + this_process().host), HasSubstr("heartbeat 50"),
-                    HasSubstr("layer 3 of 32"), HasSubstr("choose another run.directory")));
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(directory_.path().string()),
+                               HasSubstr("process " + std::to_string(child.process())),
+                               HasSubstr("host " + this_process().host), HasSubstr("heartbeat 50"),
+                               HasSubstr("layer 3 of 32"), HasSubstr("choose another directory")));
 }
 
 TEST_F(RunHolderTest, ADeadProcessDoesNotBlock) {
