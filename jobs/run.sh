@@ -9,7 +9,8 @@ usage() {
 usage: bash jobs/run.sh CONFIG [-n RANKS] [--set KEY=VALUE]...
 
 Installs and builds what is missing (jobs/setup.sh), then quantizes as the run file CONFIG says,
-with RANKS processes (default 2) on this machine. Further arguments go to `quern quantize`.
+with RANKS processes (default 2) on this machine: `quern quantize`, or `quern sweep` where CONFIG
+has a sweep. Further arguments go there.
 
 CONFIG is looked up from the current directory, then from the root of the repository. The run itself
 works in the root of the repository: relative paths inside CONFIG start there.
@@ -66,4 +67,8 @@ fi
 if ((ranks > 1)); then
   mpirun+=(--oversubscribe)
 fi
-exec "${mpirun[@]}" build/jobs/quern quantize "$config" ${arguments[@]+"${arguments[@]}"}
+command=quantize
+if grep -q '^sweep:' "$config"; then
+  command=sweep
+fi
+exec "${mpirun[@]}" build/jobs/quern "$command" "$config" ${arguments[@]+"${arguments[@]}"}

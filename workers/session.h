@@ -24,8 +24,8 @@ class MpiEnvironment;
 class Heartbeat {
  public:
   void note(std::string_view activity);
-  /// Told the activity at every beat, from the watchdog's thread; empty: nobody. Returns who was told
-  /// before, and is not called any more.
+  /// Told the activity at every beat, from the watchdog's thread; empty: nobody. Returns who was
+  /// told before, and is not called any more.
   std::function<void(const std::string& activity)> tell(
       std::function<void(const std::string& activity)> listener);
   void beat();
