@@ -87,7 +87,8 @@ TEST_F(Resumed, IntoAnotherFormatWithoutComputing) {
   const auto first_write = fs::last_write_time(bundle_files(run.directory()).front());
   const fs::path plain = run.path() / "plain";
   const Command settings = {"output.format=dequantized", "output.path=" + plain.string()};
-  EXPECT_THAT(run.finish(3, settings).err, HasSubstr("all 8 bundles are committed by an earlier run"));
+  EXPECT_THAT(run.finish(3, settings).err,
+              HasSubstr("all 8 bundles are committed by an earlier run"));
   EXPECT_EQ(contents_of(run.directory() / "journal"), journal);
   EXPECT_EQ(fs::last_write_time(bundle_files(run.directory()).front()), first_write);
   EXPECT_EQ(folder_hashes(plain), undisturbed_output(model(), 1, {"output.format=dequantized"}));
