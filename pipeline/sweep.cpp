@@ -12,8 +12,8 @@
 #include "pipeline/gather_json.h"
 #include "pipeline/held_directory.h"
 #include "pipeline/identity.h"
+#include "pipeline/report/sweep_report.h"
 #include "pipeline/sweep_points.h"
-#include "pipeline/sweep_report.h"
 #include "workers/agreement.h"
 #include "workers/files/atomic_file.h"
 

@@ -1,0 +1,119 @@
+#include "pipeline/report/report.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "pipeline/config/resolved.h"
+#include "pipeline/gather_json.h"
+
+namespace quern {
+namespace {
+
+std::uint64_t peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+nlohmann::json to_json(const std::optional<Perplexity>& value) {
+  if (!value) return nullptr;
+  return {{"perplexity", value->perplexity},
+          {"mean_nll", value->mean_nll},
+          {"tokens", value->tokens},
+          {"windows", value->windows}};
+}
+
+/// {stage: seconds} of every rank -> per stage the longest rank, with its share of the whole.
+nlohmann::json merge_times(const std::vector<nlohmann::json>& ranks, double total) {
+  std::map<std::string, double> longest;
+  for (const nlohmann::json& rank : ranks) {
+    for (const auto& [stage, seconds] : rank.at("seconds").items()) {
+      longest[stage] = std::max(longest[stage], seconds.get<double>());
+    }
+  }
+  nlohmann::json rows = nlohmann::json::array();
+  for (const auto& [stage, seconds] : longest) {
+    rows.push_back({{"stage", stage}, {"seconds", seconds}, {"share", seconds / total}});
+  }
+  std::sort(rows.begin(), rows.end(),
+            [](const auto& a, const auto& b) { return a["seconds"] > b["seconds"]; });
+  return rows;
+}
+
+double total_objective(const nlohmann::json& modules) {
+  double total = 0.0;
+  for (const auto& module : modules) total += module.at("objective").get<double>();
+  return total;
+}
+
+}  // namespace
+
+nlohmann::json make_report(RunContext& context, const RunOutcome& outcome) {
+  const std::vector<nlohmann::json> ranks =
+      gather_json(context.session,
+                  {{"seconds", context.watch.seconds()}, {"peak_bytes", peak_resident_bytes()}});
+  if (!context.session.is_root()) return {};
+  std::uint64_t peak = 0;
+  for (const nlohmann::json& rank : ranks) {
+    peak = std::max(peak, rank.at("peak_bytes").get<std::uint64_t>());
+  }
+  const Estimate predicted =
+      estimate(context.model.graph, context.plan, context.config, context.session.ranks());
+  return {{"tool", fmt::format("quern {}", QUERN_VERSION)},
+          {"numerics", context.session.backend->numerics()},
+          {"ranks", context.session.ranks()},
+          {"config", resolved_json(context.config)},
+          {"model",
+           {{"path", context.model.folder.string()},
+            {"type", context.model.graph.geometry.model_type},
+            {"layers", context.model.graph.geometry.layers}}},
+          {"seconds", outcome.seconds},
+          {"stages", merge_times(ranks, outcome.seconds)},
+          {"memory",
+           {{"peak_rank_bytes", peak}, {"predicted_rank_bytes", predicted.peak_rank_bytes()}}},
+          {"perplexity", {{"before", to_json(outcome.before)}, {"after", to_json(outcome.after)}}},
+          {"output",
+           {{"path", outcome.exported.folder.string()},
+            {"bytes", outcome.exported.bytes},
+            {"predicted_bytes", predicted.output_bytes},
+            {"bits_per_quantized_weight", outcome.exported.bits_per_weight()}}},
+          {"verify",
+           {{"passed", outcome.verified.passed()},
+            {"files", outcome.verified.files},
+            {"quantized_modules", outcome.verified.quantized_modules},
+            {"other_tensors", outcome.verified.other_tensors},
+            {"problems", outcome.verified.problems}}},
+          {"warnings", context.plan.warnings},
+          {"statistics",
+           {{"reused", outcome.statistics.reused}, {"measured", outcome.statistics.measured}}},
+          {"objective", total_objective(outcome.modules)},
+          {"modules", outcome.modules}};
+}
+
+std::string report_summary(const nlohmann::json& report, const std::filesystem::path& directory) {
+  const auto& output = report.at("output");
+  const auto& before = report.at("perplexity").at("before");
+  const auto& after = report.at("perplexity").at("after");
+  std::string text = fmt::format("\nquantized {} modules in {:.1f} s on {} rank{}\n",
+                                 report.at("modules").size(), report.at("seconds").get<double>(),
+                                 report.at("ranks").get<int>(), report.at("ranks") == 1 ? "" : "s");
+  text += fmt::format("  size        {:.2f} MB, {:.3f} bits per quantized weight\n",
+                      output.at("bytes").get<double>() / 1e6,
+                      output.at("bits_per_quantized_weight").get<double>());
+  if (!before.is_null() && !after.is_null()) {
+    text += fmt::format("  perplexity  {:.3f} before, {:.3f} after ({} windows)\n",
+                        before.at("perplexity").get<double>(), after.at("perplexity").get<double>(),
+                        after.at("windows").get<std::int64_t>());
+  }
+  text += fmt::format("  verified    {} modules, {} other tensors, {} files\n",
+                      report.at("verify").at("quantized_modules").get<int>(),
+                      report.at("verify").at("other_tensors").get<int>(),
+                      report.at("verify").at("files").get<int>());
+  text += fmt::format("  model       {}\n  report      {}\n", output.at("path").get<std::string>(),
+                      (directory / "report.html").string());
+  return text;
+}
+
+}  // namespace quern
