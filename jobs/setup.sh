@@ -50,6 +50,10 @@ install_packages() {
     libutf8proc-dev libxxhash-dev zlib1g-dev libssl-dev libopenblas-dev)
   if [[ $tests == ON ]]; then
     packages+=(libgtest-dev libgmock-dev python3 python3-numpy)
+    # The pages are looked at in a browser; Ubuntu has it as a snap only, there the test is skipped.
+    if grep -qx 'ID=debian' /etc/os-release; then
+      packages+=(chromium fonts-dejavu-core)
+    fi
   fi
   if [[ -n ${QUERN_SKIP_PACKAGES:-} ]] || ! { command -v dpkg-query && command -v apt-get; } >/dev/null
   then

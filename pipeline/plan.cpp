@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/core/error.h"
+#include "pipeline/config/sweep.h"
 #include "pipeline/model_budget.h"
 
 namespace quern {
@@ -246,6 +247,10 @@ Plan make_plan(const ModelGraph& graph, const RunFile& config) {
   warn_about_schemes(plan, config, plan.warnings);
   check_codebook_formats(plan, config, plan.warnings);
   warn_about_statistics(config, plan.warnings);
+  if (asks_for_sweep(config)) {
+    plan.warnings.emplace_back(
+        "the file describes a sweep; this is the plan of its other settings");
+  }
   check_target(plan, config.quantize);
   return plan;
 }

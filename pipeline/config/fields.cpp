@@ -136,7 +136,9 @@ Fields table_fields() {
               kOfTables, [](auto& run) -> auto& { return run.quantize.codebook_search; }),
           row<RunFile>(
               "quantize.target_bits", real_from(2, 8),
-              "Instead of bits: mean per weight in the file, tables and outliers included",
+              "Instead of bits: mean per weight in the file, tables and outliers included; these "
+              "are then "
+              "chosen jointly, at most as many of each module as sparsity says",
               kOfTables, [](auto& run) -> auto& { return run.quantize.target_bits; })};
 }
 

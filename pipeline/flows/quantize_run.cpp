@@ -48,6 +48,11 @@ class QuantizeRun {
 
  private:
   StatisticsOrigin solve_open() {
+    std::optional<HeldDirectory> held;  // readers of kept statistics may be many, writers not
+    if (statistics_ && stores_first() && !without_statistics().empty()) {
+      held.emplace(context_.session, hold_on_statistics());
+      load_statistics();  // another job may have added to them until now
+    }
     StatisticsOrigin origin;
     if (statistics_) origin.reused = std::ssize(with_statistics());
     if (origin.reused > 0) {
@@ -56,10 +61,6 @@ class QuantizeRun {
     }
     const Bundles lacking = without_statistics();
     if (needed_.any()) origin.measured = std::ssize(lacking);
-    std::optional<HeldDirectory> held;  // readers of kept statistics may be many, writers not
-    if (statistics_ && !lacking.empty() && stores_first()) {
-      held.emplace(context_.session, hold_on_statistics());
-    }
     if (needed_.backward() && stores_first()) measure(lacking, keep());
     allocation_ = allocate(context_, statistics_ ? &*statistics_ : nullptr);
     solve_stored(context_, quantize_, with_statistics(), statistics_ ? &*statistics_ : nullptr,
@@ -139,7 +140,12 @@ class QuantizeRun {
                            run.ignore_numerics);
       }
     });
-    run_agreed(context_.session, [&] { statistics_.emplace(context_.session, directory); });
+    load_statistics();
+  }
+
+  void load_statistics() {
+    run_agreed(context_.session,
+               [&] { statistics_.emplace(context_.session, statistics_directory()); });
     statistics_->check(open());
   }
 
@@ -179,9 +185,12 @@ class QuantizeRun {
 
   /// What only this run asked for goes when it is used up; a directory of the user's stays.
   void discard_own() {
-    if (context_.config.run.statistics_directory.empty()) {
-      statistics_->discard(context_.plan.stored_bundles());
-    }
+    if (!context_.config.run.statistics_directory.empty()) return;
+    statistics_->discard(context_.plan.stored_bundles());
+    statistics_.reset();
+    run_agreed(context_.session, [&] {
+      if (context_.session.is_root()) std::filesystem::remove_all(statistics_directory());
+    });
   }
 
   RunContext& context_;
