@@ -30,7 +30,8 @@ std::uint64_t state_bytes(const PlannedModule& planned, const QuantizeConfig& co
   }
   if (config.method == Method::squeezellm) {
     const double outliers = config.sparsity.total() * real(k * n);
-    return static_cast<std::uint64_t>(words * n * 4 + (n << planned.grid.bits) * 4 + (n + 1) * 4) +
+    const double dense = dense_bits(n, k, planned.grid.bits, 32) / 8.0;  // as float32 in any case
+    return static_cast<std::uint64_t>(dense) + 4 * static_cast<std::uint64_t>(n + 1) +
            8 * static_cast<std::uint64_t>(outliers);
   }
   return static_cast<std::uint64_t>(words * n * 4 +

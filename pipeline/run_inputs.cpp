@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "kernels/core/error.h"
+#include "pipeline/identity.h"
 #include "pipeline/shared_windows.h"
 #include "workers/agreement.h"
 
@@ -27,6 +28,12 @@ std::optional<MicroBatches> evaluation_batches(Session& session, const RunFile& 
 }
 
 }  // namespace
+
+nlohmann::json identity_of(const Session& session, const RunFile& config, const RunInputs& inputs) {
+  const bool calibrated = config.quantize.method != Method::rtn;
+  return make_identity(config, inputs.model, calibrated ? inputs.calibration_hash : std::string(),
+                       session.backend->numerics());
+}
 
 OpenModel open_on_all_ranks(Session& session, const RunFile& config,
                             const std::filesystem::path& folder) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
@@ -23,6 +24,9 @@ struct RunInputs {
 
 /// Collective. Throws InputError for a model that is quantized already.
 RunInputs read_inputs(Session& session, const RunFile& config, Stopwatch& watch);
+
+/// make_identity() of a run of these inputs, which may have been read for a method that needs more.
+nlohmann::json identity_of(const Session& session, const RunFile& config, const RunInputs& inputs);
 
 /// Collective. open_model() on every rank.
 OpenModel open_on_all_ranks(Session& session, const RunFile& config,

@@ -72,10 +72,7 @@ struct PreparedRun {
 PreparedRun prepare(Session& session, const RunFile& config, const RunInputs& inputs) {
   PreparedRun run;
   run_agreed(session, [&] { run.plan = make_plan(inputs.model.graph, config); });
-  const bool calibrated = config.quantize.method != Method::rtn;
-  run.identity =
-      make_identity(config, inputs.model, calibrated ? inputs.calibration_hash : std::string(),
-                    session.backend->numerics());
+  run.identity = identity_of(session, config, inputs);
   run.provenance = make_provenance(run.identity, config.output);
   check_places(session, config, inputs.model.graph, run.plan, run.provenance);
   return run;

@@ -11,7 +11,6 @@
 #include "pipeline/config/resolved.h"
 #include "pipeline/gather_json.h"
 #include "pipeline/held_directory.h"
-#include "pipeline/identity.h"
 #include "pipeline/report/sweep_report.h"
 #include "pipeline/sweep_points.h"
 #include "workers/agreement.h"
@@ -23,27 +22,21 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-bool calibrated(const RunFile& config) {
-  return config.quantize.method != Method::rtn;
-}
-
 /// The point whose inputs are everybody's: one with calibration text if any has.
 const RunFile& richest(const std::vector<SweepRun>& runs) {
-  const auto found =
-      std::ranges::find_if(runs, [](const SweepRun& run) { return calibrated(run.config); });
+  const auto found = std::ranges::find_if(
+      runs, [](const SweepRun& run) { return run.config.quantize.method != Method::rtn; });
   return (found == runs.end() ? runs.front() : *found).config;
 }
 
 /// The report of a point that an earlier job finished; null if it is still to be done.
-json finished_report(const SweepRun& run, const RunInputs& inputs, const std::string& numerics) {
+json finished_report(const Session& session, const SweepRun& run, const RunInputs& inputs) {
   const fs::path& directory = run.config.run.directory;
   if (!fs::exists(directory / "report.json") || !fs::exists(directory / "identity.json") ||
       !fs::exists(run.config.output.path / "SHA256SUMS")) {
     return nullptr;
   }
-  const json identity =
-      make_identity(run.config, inputs.model,
-                    calibrated(run.config) ? inputs.calibration_hash : std::string(), numerics);
+  const json identity = identity_of(session, run.config, inputs);
   const json there = json::parse(read_text_file(directory / "identity.json"), nullptr, false);
   const json report = json::parse(read_text_file(directory / "report.json"), nullptr, false);
   const bool same = there == identity && report.is_object() &&
@@ -161,7 +154,7 @@ std::string run_sweep(Session& session, const RunFile& config, const RunnerOptio
   run_agreed(session, [&] {
     if (!session.is_root()) return;
     for (std::size_t i = 0; i < runs.size(); ++i) {
-      reports[i] = finished_report(runs[i], inputs, session.backend->numerics());
+      reports[i] = finished_report(session, runs[i], inputs);
     }
   });
   reports = broadcast_json(session, reports).get<std::vector<json>>();

@@ -7,7 +7,6 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/run_weights.h"
-#include "workers/agreement.h"
 
 namespace quern {
 namespace {
@@ -211,23 +210,11 @@ void QuantizeFlow::solve_measured(std::span<const BundleUnit* const> missing,
   }
   std::vector<BundleStatistics> statistics(missing.size());
   std::vector<BundleTask> tasks;
-  std::vector<JournalEntry> written;
   for (std::size_t i = 0; i < missing.size(); ++i) {
     statistics[i].gram = std::move(measured.gram(i));
     tasks.push_back({missing[i], owners[i], &statistics[i]});
   }
-  if (statistics_ != nullptr) {
-    const auto lap = context_.watch.lap("keep statistics");
-    run_agreed(session, [&] {
-      for (std::size_t i = 0; i < missing.size(); ++i) {
-        if (owners[i] != session.rank()) continue;
-        for (JournalEntry& entry : statistics_->write(*missing[i], statistics[i])) {
-          written.push_back(std::move(entry));
-        }
-      }
-    });
-    statistics_->acknowledge(written);
-  }
+  if (statistics_ != nullptr) keep_statistics(context_, *statistics_, tasks);
   quantize_.solve(tasks, weights);
 }
 

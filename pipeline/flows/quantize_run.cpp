@@ -154,32 +154,25 @@ class QuantizeRun {
     FisherFlow(context_, *batches_, needed_, progress_).run(bundles, consume);
   }
 
+  static std::vector<BundleTask> tasks_of(std::vector<MeasuredBundle>& measured) {
+    std::vector<BundleTask> tasks;
+    for (MeasuredBundle& bundle : measured) {
+      tasks.push_back({bundle.bundle, bundle.owner, &bundle.statistics});
+    }
+    return tasks;
+  }
+
   /// Writes what was measured into the statistics directory.
   FisherFlow::Consume keep() {
     return [this](std::vector<MeasuredBundle>& measured, const LayerWeights&) {
-      const auto lap = context_.watch.lap("keep statistics");
-      std::vector<JournalEntry> written;
-      run_agreed(context_.session, [&] {
-        for (MeasuredBundle& bundle : measured) {
-          if (bundle.owner != context_.session.rank()) continue;
-          context_.session.enter("keep statistics of " + bundle.bundle->name);
-          for (JournalEntry& entry : statistics_->write(*bundle.bundle, bundle.statistics)) {
-            written.push_back(std::move(entry));
-          }
-        }
-      });
-      statistics_->acknowledge(written);
+      keep_statistics(context_, *statistics_, tasks_of(measured));
     };
   }
 
   /// Solves what was measured at once: the statistics are never stored.
   FisherFlow::Consume solve() {
     return [this](std::vector<MeasuredBundle>& measured, const LayerWeights& weights) {
-      std::vector<BundleTask> tasks;
-      for (MeasuredBundle& bundle : measured) {
-        tasks.push_back({bundle.bundle, bundle.owner, &bundle.statistics});
-      }
-      quantize_.solve(tasks, weights);
+      quantize_.solve(tasks_of(measured), weights);
     };
   }
 

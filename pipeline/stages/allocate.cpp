@@ -62,12 +62,6 @@ std::optional<double> find_quartile_range(RunContext& context) {
   return quartile_range_for(host.as<std::int64_t>(), budget);
 }
 
-/// The bit widths worth trying for a module planned at `bits`.
-std::vector<int> candidates(const RunContext& context, int bits) {
-  const QuantizeConfig& config = context.config.quantize;
-  return config.target_bits ? candidate_bits(context.plan, config) : std::vector{bits};
-}
-
 ErrorCurve measure_curve(Backend& backend, ConstTensorView weight, ConstTensorView fisher,
                          const CodebookSpec& spec) {
   Memory& memory = backend.memory();
@@ -89,8 +83,9 @@ ErrorCurve measure_curve(Backend& backend, ConstTensorView weight, ConstTensorVi
   return curve;
 }
 
+/// widths: the bits to try; empty: those planned.
 nlohmann::json measure_bundle(RunContext& context, const StatisticsStore& statistics,
-                              const BundleUnit& bundle) {
+                              const BundleUnit& bundle, const std::vector<int>& widths) {
   Backend& backend = *context.session.backend;
   const QuantizeConfig& config = context.config.quantize;
   BundleStatistics measured = statistics.read(bundle, {.fisher = true});
@@ -100,7 +95,7 @@ nlohmann::json measure_bundle(RunContext& context, const StatisticsStore& statis
     const Tensor weight = read_weight(context, planned.module);
     Tensor& fisher = *measured.modules.at(planned.module.name).fisher;
     nlohmann::json curves = nlohmann::json::array();
-    for (const int bits : candidates(context, planned.grid.bits)) {
+    for (const int bits : widths.empty() ? std::vector{planned.grid.bits} : widths) {
       const ErrorCurve curve =
           measure_curve(backend, weight.view(), fisher.view(), {bits, table_dtype(config)});
       curves.push_back({{"bits", curve.bits},
@@ -150,9 +145,13 @@ std::map<std::string, ModuleAllocation> decide(const QuantizeConfig& config,
 
 std::map<std::string, ModuleAllocation> allocate_modules(RunContext& context,
                                                          const StatisticsStore& statistics) {
+  std::vector<int> widths;
+  if (context.config.quantize.target_bits) {
+    widths = candidate_bits(context.plan, context.config.quantize);
+  }
   nlohmann::json mine = nlohmann::json::object();
   share_bundles(context, [&](const BundleUnit& bundle) {
-    mine[bundle.name] = measure_bundle(context, statistics, bundle);
+    mine[bundle.name] = measure_bundle(context, statistics, bundle, widths);
   });
   std::map<std::string, FusedModules> groups;  // by bundle name: the order does not show ranks
   for (const nlohmann::json& part : gather_json(context.session, mine)) {
@@ -165,6 +164,17 @@ std::map<std::string, ModuleAllocation> allocate_modules(RunContext& context,
   return modules;
 }
 
+/// Collective: the allocation in the run's store.
+Allocation read_stored(RunContext& context) {
+  Allocation stored;
+  run_agreed(context.session, [&] {
+    const auto file = context.store.read(kFile);
+    if (!file) throw StoreError("allocation.h5: cannot be read back; run again");
+    stored = read_allocation(nlohmann::json::parse(file->attributes));
+  });
+  return stored;
+}
+
 /// Collective: rank 0's allocation, stored and known to all.
 Allocation settle(RunContext& context, const Allocation& allocation) {
   std::vector<JournalEntry> written;
@@ -173,13 +183,7 @@ Allocation settle(RunContext& context, const Allocation& allocation) {
     written.push_back(context.store.write(kFile, {to_json(allocation).dump(), {}}));
   });
   acknowledge(context.session, context.store, written);
-  Allocation settled;
-  run_agreed(context.session, [&] {
-    const auto stored = context.store.read(kFile);
-    if (!stored) throw StoreError("allocation.h5: cannot be read back; run again");
-    settled = read_allocation(nlohmann::json::parse(stored->attributes));
-  });
-  return settled;
+  return read_stored(context);
 }
 
 }  // namespace
@@ -189,15 +193,7 @@ Allocation allocate(RunContext& context, const StatisticsStore* statistics) {
   const bool by_range = config.method == Method::squeezellm && config.sparsity.magnitude > 0.0;
   if (!by_range && !allocates_by_statistics(config)) return {};
   set_aside_damaged(context.session, context.store, {kFile});
-  if (context.store.contains(kFile)) {
-    Allocation stored;
-    run_agreed(context.session, [&] {
-      const auto file = context.store.read(kFile);
-      if (!file) throw StoreError("allocation.h5: is damaged; run again");
-      stored = read_allocation(nlohmann::json::parse(file->attributes));
-    });
-    return stored;
-  }
+  if (context.store.contains(kFile)) return read_stored(context);
   const auto lap = context.watch.lap("allocate");
   Allocation allocation;
   if (by_range) allocation.quartile_range = find_quartile_range(context);

@@ -48,6 +48,22 @@ Stored store_values(Backend& backend, const CodebookTensor& tensor, TensorView d
 
 }  // namespace
 
+void keep_statistics(RunContext& context, StatisticsStore& store,
+                     std::span<const BundleTask> measured) {
+  const auto lap = context.watch.lap("keep statistics");
+  std::vector<JournalEntry> written;
+  run_agreed(context.session, [&] {
+    for (const BundleTask& task : measured) {
+      if (task.owner != context.session.rank()) continue;
+      context.session.enter("keep statistics of " + task.bundle->name);
+      for (JournalEntry& entry : store.write(*task.bundle, *task.statistics)) {
+        written.push_back(std::move(entry));
+      }
+    }
+  });
+  store.acknowledge(written);
+}
+
 QuantizeBundles::QuantizeBundles(RunContext& context, const Allocation& allocation)
     : context_(context),
       allocation_(allocation),

@@ -9,6 +9,7 @@
 #include "pipeline/quantized_module.h"
 #include "pipeline/quantizers/quantizer.h"
 #include "pipeline/run_context.h"
+#include "pipeline/statistics_store.h"
 
 namespace quern {
 
@@ -19,6 +20,10 @@ struct BundleTask {
   int owner;
   BundleStatistics* statistics;
 };
+
+/// Collective. Writes what the owners of these bundles measured into the statistics directory.
+void keep_statistics(RunContext& context, StatisticsStore& store,
+                     std::span<const BundleTask> measured);
 
 /// Solves bundles on their owners and commits them to the store.
 class QuantizeBundles {
