@@ -10,6 +10,7 @@
 #include "kernels/backend.h"
 #include "workers/comm/communicator.h"
 #include "workers/comm/watchdog.h"
+#include "workers/device.h"
 #include "workers/files/commit_hook.h"
 
 namespace spdlog {
@@ -58,12 +59,16 @@ struct Session {
 };
 
 struct SessionOptions {
-  int threads = 1;
+  int threads = 1;  ///< of the CPU backend
   std::chrono::seconds deadline{3600};
   std::chrono::seconds silence{60};
+  DeviceRequest device{};
 };
 
-/// Collective over the ranks of `mpi`; nullptr: a job of one rank without MPI.
+/// Makes the parts of a session in place. Collective over the ranks of `mpi`; nullptr: a job of one
+/// rank without MPI. A device that is not as asked for is every rank's error, as in run_agreed.
+void start_session(Session& session, MpiEnvironment* mpi, std::shared_ptr<spdlog::logger> log,
+                   const SessionOptions& options);
 Session make_session(MpiEnvironment* mpi, std::shared_ptr<spdlog::logger> log,
                      const SessionOptions& options);
 

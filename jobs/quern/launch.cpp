@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "kernels/core/error.h"
+#include "pipeline/model/model_graph.h"
 #include "workers/agreement.h"
 #include "workers/comm/mpi_environment.h"
 #include "workers/files/atomic_file.h"
@@ -56,6 +57,40 @@ bool is_first_process() {
 int threads_per_rank(const RunConfig& config, int ranks_on_host) {
   if (config.threads > 0) return config.threads;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_on_host);
+}
+
+DeviceKind kind_of(Device device) {
+  switch (device) {
+    case Device::cpu:
+      return DeviceKind::cpu;
+    case Device::cuda:
+      return DeviceKind::cuda;
+    default:
+      return DeviceKind::automatic;
+  }
+}
+
+std::optional<DType> dtype_of(ActivationType type) {
+  switch (type) {
+    case ActivationType::float32:
+      return DType::f32;
+    case ActivationType::bfloat16:
+      return DType::bf16;
+    case ActivationType::float16:
+      return DType::f16;
+    default:
+      return std::nullopt;
+  }
+}
+
+DeviceRequest device_request(const RunFile& run) {
+  return {.kind = kind_of(run.run.device),
+          .activation = dtype_of(run.run.activation_type),
+          .model_dtype =
+              [model = run.model] {
+                return read_model_graph(model.path, model.ignore_fields).geometry.dtype;
+              },
+          .ignore_numerics = run.run.ignore_numerics};
 }
 
 spdlog::level::level_enum level_of(LogLevel level) {
@@ -135,8 +170,10 @@ int run_session(MpiEnvironment* mpi, const RunFileOptions& options, const Commit
     SessionOptions session_options{
         .threads = threads_per_rank(run, mpi == nullptr ? 1 : mpi->ranks_on_host()),
         .deadline = run.deadline,
-        .silence = run.watchdog};
-    session.emplace(make_session(mpi, make_log(rank, ranks, run.log_level), session_options));
+        .silence = run.watchdog,
+        .device = device_request(parsed.run)};
+    session.emplace();
+    start_session(*session, mpi, make_log(rank, ranks, run.log_level), session_options);
     session->commit_hook = hook;
     body(*session, parsed);
     return static_cast<int>(ExitCode::done);

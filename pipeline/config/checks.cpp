@@ -150,6 +150,17 @@ void check_rule(const QuantizeRule& rule, const Places& places, const std::strin
   }
 }
 
+void check_device(const RunFile& run, const Places& places) {
+  const std::string key = "run.activation_type";
+  const ActivationType type = run.run.activation_type;
+  if (run.run.device != Device::cpu || type == ActivationType::automatic ||
+      type == ActivationType::float32) {
+    return;
+  }
+  fail(place_of(places, key), key, "run.device cpu computes in float32", "auto or float32",
+       "remove it, or choose another device");
+}
+
 }  // namespace
 
 Place place_of(const Places& places, std::string key) {
@@ -178,6 +189,7 @@ void check_settings(RunFile& run, const Places& places) {
 
 void check_together(RunFile& run, const Places& places) {
   check_folders_differ(run, places);
+  check_device(run, places);
   for (std::size_t i = 0; i < run.quantize.rules.size(); ++i) {
     check_rule(run.quantize.rules[i], places, fmt::format("quantize.rules[{}]", i));
   }

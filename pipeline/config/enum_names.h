@@ -38,7 +38,10 @@ inline constexpr std::array<std::string_view, 2> kNames<Sampling>{"sequential", 
 template <>
 inline constexpr std::array<std::string_view, 3> kNames<BosPolicy>{"auto", "always", "never"};
 template <>
-inline constexpr std::array<std::string_view, 2> kNames<Device>{"auto", "cpu"};
+inline constexpr std::array<std::string_view, 3> kNames<Device>{"auto", "cpu", "cuda"};
+template <>
+inline constexpr std::array<std::string_view, 4> kNames<ActivationType>{"auto", "float32",
+                                                                        "bfloat16", "float16"};
 template <>
 inline constexpr std::array<std::string_view, 4> kNames<LogLevel>{"debug", "info", "warning",
                                                                   "error"};

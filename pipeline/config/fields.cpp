@@ -190,8 +190,14 @@ Fields run_fields() {
               "run.directory", path(), "Folder of the run's state, for resume and report", kNeeded,
               [](auto& run) -> auto& { return run.run.directory; }),
           row<RunFile>(
-              "run.device", choice(kNames<Device>), "Where to compute; auto: a GPU if any", kFree,
+              "run.device", choice(kNames<Device>),
+              "Where to compute; auto: a GPU for each rank if there are any, else the CPU", kFree,
               [](auto& run) -> auto& { return run.run.device; }),
+          row<RunFile>(
+              "run.activation_type", choice(kNames<ActivationType>),
+              "Precision of weights and activations on a GPU; auto: the model's. The CPU computes "
+              "in float32",
+              kFree, [](auto& run) -> auto& { return run.run.activation_type; }),
           row<RunFile>(
               "run.resume", choice(kNames<Resume>),
               "Continue what the directory holds: if it fits, always, or never", kFree,

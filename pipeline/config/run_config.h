@@ -23,7 +23,8 @@ enum class OutputFormat : std::uint8_t { gptq, dequantized, squeezellm, squeezel
 enum class Resume : std::uint8_t { automatic, required, never };
 enum class Sampling : std::uint8_t { sequential, random };
 enum class BosPolicy : std::uint8_t { automatic, always, never };
-enum class Device : std::uint8_t { automatic, cpu };
+enum class Device : std::uint8_t { automatic, cpu, cuda };
+enum class ActivationType : std::uint8_t { automatic, float32, bfloat16, float16 };
 enum class LogLevel : std::uint8_t { debug, info, warning, error };
 
 struct ModelConfig {
@@ -101,6 +102,7 @@ struct EvaluateConfig {
 struct RunConfig {
   std::filesystem::path directory;
   Device device = Device::automatic;
+  ActivationType activation_type = ActivationType::automatic;  ///< the CPU has float32 only
   Resume resume = Resume::automatic;
   Statistics statistics = Statistics::discard;
   std::filesystem::path statistics_directory;  ///< empty: "statistics" in the run directory

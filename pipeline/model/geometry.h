@@ -44,7 +44,7 @@ struct ModelGeometry {
   bool mlp_bias = false;
   bool tied_head = false;
   std::optional<std::int32_t> bos_id;  ///< begin-of-sequence
-  DType dtype = DType::bf16;  ///< what config.json says the weights are; informs estimates only
+  DType dtype = DType::bf16;  ///< of config.json; for estimates, and for what a GPU computes in
 };
 
 /// What a model_type takes for granted where config.json is silent.

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
 #include "kernels/core/error.h"
 #include "workers/comm/checks.h"
+#include "workers/comm/host_communicator.h"
 
 namespace quern {
 
@@ -19,6 +22,16 @@ void check_summable(const ConstTensorView& tensor) {
     throw ShapeError(fmt::format("reduce_sum: a {} tensor of shape {}, expected I64",
                                  dtype_name(tensor.dtype), tensor.shape.text()));
   }
+}
+
+std::string_view Call::name() const {
+  constexpr std::array<std::string_view, 7> kNames{
+      "barrier", "broadcast", "gather", "sum", "maximum", "tensor broadcast", "reduce_sum"};
+  return kNames.at(static_cast<std::size_t>(kind));
+}
+
+std::string Call::text() const {
+  return fmt::format("{} of {} bytes, root {}", name(), bytes, root);
 }
 
 std::vector<std::byte> broadcast_message(Communicator& communicator, std::vector<std::byte> message,

@@ -16,21 +16,9 @@
 namespace quern {
 namespace {
 
-enum class Kind : std::uint8_t { barrier, broadcast, gather, sum, maximum, tensor, reduce_sum };
-constexpr std::array<std::string_view, 7> kNames{"barrier", "broadcast",        "gather",    "sum",
-                                                 "maximum", "tensor broadcast", "reduce_sum"};
-
-/// What all ranks must have called alike.
-struct Call {
-  Kind kind;
-  std::size_t bytes = 0;
-  int root = 0;
-
-  std::string text() const {
-    return fmt::format("{} of {} bytes, root {}", kNames.at(static_cast<std::size_t>(kind)), bytes,
-                       root);
-  }
-};
+std::string_view name_of(std::int64_t kind) {
+  return Call{static_cast<Collective>(kind)}.name();
+}
 
 /// Memory that an unfinished operation may still write to; leaked, not freed, after a failure.
 struct Buffers {
@@ -40,7 +28,7 @@ struct Buffers {
   std::vector<std::byte> staging;
 };
 
-class MpiCommunicator final : public Communicator {
+class MpiCommunicator final : public HostCommunicator {
  public:
   MpiCommunicator(Memory& memory, std::chrono::seconds deadline, std::size_t piece_bytes)
       : memory_(memory), deadline_(deadline), piece_bytes_(piece_bytes) {
@@ -63,10 +51,9 @@ class MpiCommunicator final : public Communicator {
   void maximum(std::span<std::int64_t> values) override;
   void broadcast(TensorView tensor, int root) override;
   void reduce_sum(TensorView tensor, int root) override;
+  void with_all_ranks(const Call& call, const std::function<void()>& work) override;
 
  private:
-  template <typename Work>
-  void collective(const Call& call, Work&& work);
   void join(const Call& call);
   void check_agreement(const Call& call) const;
   void wait(const Call& call, MPI_Request& request);
@@ -76,7 +63,7 @@ class MpiCommunicator final : public Communicator {
   void tensor_in_pieces(const Call& call, TensorView tensor, Start&& start);
   MPI_Request start_broadcast(std::byte* bytes, int count, int root) const;
   MPI_Request start_reduce(std::byte* values, int count, int root) const;
-  void all_reduce(Kind kind, std::span<std::int64_t> values, MPI_Op op);
+  void all_reduce(Collective kind, std::span<std::int64_t> values, MPI_Op op);
   void gather_sizes(const Call& call, std::size_t bytes);
   void append_pieces(std::vector<MPI_Request>& requests, std::span<std::byte> bytes, int source);
   void append_pieces(std::vector<MPI_Request>& requests, std::span<const std::byte> bytes,
@@ -92,9 +79,8 @@ class MpiCommunicator final : public Communicator {
 
 /// Everything waits for the slowest rank here, on memory of ours and asleep; when the work starts,
 /// all ranks are present and mean the same.
-template <typename Work>
-void MpiCommunicator::collective(const Call& call, Work&& work) {
-  check_root(kNames.at(static_cast<std::size_t>(call.kind)), call.root, size());
+void MpiCommunicator::with_all_ranks(const Call& call, const std::function<void()>& work) {
+  check_root(call.name(), call.root, size());
   if (broken_) {
     throw CommunicationError(fmt::format(
         "{}: an earlier collective failed on rank {}; run again to resume", call.text(), rank()));
@@ -134,8 +120,8 @@ void MpiCommunicator::check_agreement(const Call& call) const {
     throw InternalError(fmt::format(
         "rank {} of {} calls {}, but other ranks call another collective: from {} to {}, of {} to "
         "{} bytes, root {} to {}",
-        rank(), size(), call.text(), kNames.at(static_cast<std::size_t>(-most[1])),
-        kNames.at(static_cast<std::size_t>(most[0])), -most[3], most[2], -most[5], most[4]));
+        rank(), size(), call.text(), name_of(-most[1]), name_of(most[0]), -most[3], most[2],
+        -most[5], most[4]));
   }
 }
 
@@ -182,11 +168,11 @@ void MpiCommunicator::tensor_in_pieces(const Call& call, TensorView tensor, Star
     const TensorView part =
         flat.rows(static_cast<std::int64_t>(begin), static_cast<std::int64_t>(count));
     staging.resize(part.bytes());
-    if (call.kind == Kind::reduce_sum || rank() == call.root) memory_.download(part, staging);
+    if (call.kind == Collective::reduce_sum || rank() == call.root) memory_.download(part, staging);
     memory_.synchronize();
     MPI_Request request = start(staging.data(), static_cast<int>(count));
     wait(call, request);
-    if (call.kind == Kind::tensor ? rank() != call.root : rank() == call.root) {
+    if (call.kind == Collective::tensor_broadcast ? rank() != call.root : rank() == call.root) {
       memory_.upload(staging, part);
       memory_.synchronize();
     }
@@ -209,12 +195,12 @@ MPI_Request MpiCommunicator::start_reduce(std::byte* values, int count, int root
 }
 
 void MpiCommunicator::barrier() {
-  collective({Kind::barrier}, [] {});
+  with_all_ranks({Collective::barrier}, [] {});
 }
 
 void MpiCommunicator::broadcast(std::span<std::byte> bytes, int root) {
-  const Call call{Kind::broadcast, bytes.size(), root};
-  collective(call, [&] {
+  const Call call{Collective::broadcast, bytes.size(), root};
+  with_all_ranks(call, [&] {
     in_pieces(call, bytes.size(), 1, [&](std::size_t begin, int count) {
       return start_broadcast(bytes.data() + begin, count, root);
     });
@@ -222,10 +208,10 @@ void MpiCommunicator::broadcast(std::span<std::byte> bytes, int root) {
 }
 
 void MpiCommunicator::broadcast(TensorView tensor, int root) {
-  const Call call{Kind::tensor, tensor.bytes(), root};
+  const Call call{Collective::tensor_broadcast, tensor.bytes(), root};
   const auto elem_bytes = static_cast<int>(dtype_bytes(tensor.dtype));
   memory_.synchronize();
-  collective(call, [&] {
+  with_all_ranks(call, [&] {
     tensor_in_pieces(call, tensor, [&](std::byte* piece, int count) {
       return start_broadcast(piece, count * elem_bytes, root);
     });
@@ -234,17 +220,17 @@ void MpiCommunicator::broadcast(TensorView tensor, int root) {
 
 void MpiCommunicator::reduce_sum(TensorView tensor, int root) {
   check_summable(tensor);
-  const Call call{Kind::reduce_sum, tensor.bytes(), root};
+  const Call call{Collective::reduce_sum, tensor.bytes(), root};
   memory_.synchronize();
-  collective(call, [&] {
+  with_all_ranks(call, [&] {
     tensor_in_pieces(call, tensor,
                      [&](std::byte* piece, int count) { return start_reduce(piece, count, root); });
   });
 }
 
-void MpiCommunicator::all_reduce(Kind kind, std::span<std::int64_t> values, MPI_Op op) {
+void MpiCommunicator::all_reduce(Collective kind, std::span<std::int64_t> values, MPI_Op op) {
   const Call call{kind, values.size_bytes()};
-  collective(call, [&] {
+  with_all_ranks(call, [&] {
     in_pieces(call, values.size(), sizeof(std::int64_t), [&](std::size_t begin, int count) {
       MPI_Request request = MPI_REQUEST_NULL;
       check_mpi(MPI_Iallreduce(MPI_IN_PLACE, values.data() + begin, count, MPI_INT64_T, op,
@@ -256,11 +242,11 @@ void MpiCommunicator::all_reduce(Kind kind, std::span<std::int64_t> values, MPI_
 }
 
 void MpiCommunicator::sum(std::span<std::int64_t> values) {
-  all_reduce(Kind::sum, values, MPI_SUM);
+  all_reduce(Collective::sum, values, MPI_SUM);
 }
 
 void MpiCommunicator::maximum(std::span<std::int64_t> values) {
-  all_reduce(Kind::maximum, values, MPI_MAX);
+  all_reduce(Collective::maximum, values, MPI_MAX);
 }
 
 void MpiCommunicator::gather_sizes(const Call& call, std::size_t bytes) {
@@ -295,9 +281,9 @@ void MpiCommunicator::append_pieces(std::vector<MPI_Request>& requests,
 
 std::vector<std::vector<std::byte>> MpiCommunicator::gather(std::span<const std::byte> bytes,
                                                             int root) {
-  const Call call{Kind::gather, 0, root};
+  const Call call{Collective::gather, 0, root};
   std::vector<std::vector<std::byte>> parts;
-  collective(call, [&] {
+  with_all_ranks(call, [&] {
     gather_sizes(call, bytes.size());
     std::vector<MPI_Request> requests;
     if (rank() != root) {
@@ -318,8 +304,9 @@ std::vector<std::vector<std::byte>> MpiCommunicator::gather(std::span<const std:
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_mpi_communicator(Memory& memory, std::chrono::seconds deadline,
-                                                    std::size_t piece_bytes) {
+std::unique_ptr<HostCommunicator> make_mpi_communicator(Memory& memory,
+                                                        std::chrono::seconds deadline,
+                                                        std::size_t piece_bytes) {
   return std::make_unique<MpiCommunicator>(memory, deadline, piece_bytes);
 }
 

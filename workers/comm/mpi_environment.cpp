@@ -10,6 +10,7 @@
 #include "kernels/core/error.h"
 #include "workers/comm/mpi_communicator.h"
 #include "workers/comm/mpi_group.h"
+#include "workers/comm/nccl_communicator.h"
 #include "workers/comm/polling.h"
 
 namespace quern {
@@ -36,6 +37,9 @@ MpiEnvironment::MpiEnvironment() : exceptions_(std::uncaught_exceptions()) {
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host),
             "MPI_Comm_split_type");
   check_mpi(MPI_Comm_size(host, &ranks_on_host_), "MPI_Comm_size");
+  check_mpi(MPI_Comm_rank(host, &local_rank_), "MPI_Comm_rank");
+  first_rank_on_host_ = rank_;
+  check_mpi(MPI_Bcast(&first_rank_on_host_, 1, MPI_INT, 0, host), "MPI_Bcast");
   check_mpi(MPI_Comm_free(&host), "MPI_Comm_free");
 }
 
@@ -58,6 +62,12 @@ std::unique_ptr<Communicator> MpiEnvironment::make_communicator(Memory& memory,
                                                                 std::chrono::seconds deadline,
                                                                 std::size_t piece_bytes) {
   return make_mpi_communicator(memory, deadline, piece_bytes);
+}
+
+std::unique_ptr<Communicator> MpiEnvironment::make_nccl_communicator(
+    Memory& memory, std::chrono::seconds deadline) {
+  return quern::make_nccl_communicator(make_mpi_communicator(memory, deadline, kPieceBytes), memory,
+                                       deadline);
 }
 
 }  // namespace quern

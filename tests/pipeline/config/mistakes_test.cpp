@@ -139,7 +139,11 @@ TEST(Mistakes, Quantities) {
       {run("deadline: ''"), "4:31: run.deadline:", "not a number of seconds"},
       {run("threads: -1"), "4:30: run.threads:", "from 0 to 4096"},
       {run("resume: maybe"), "4:29: run.resume:", "one of auto, required, never"},
-      {run("device: gpu"), "4:29: run.device:", "one of auto, cpu"},
+      {run("device: gpu"), "4:29: run.device:", "one of auto, cpu, cuda"},
+      {run("activation_type: fp16"),
+       "4:38: run.activation_type:", "one of auto, float32, bfloat16"},
+      {run("device: cpu, activation_type: float16"),
+       "4:51: run.activation_type:", "computes in float32"},
   });
 }
 

@@ -73,6 +73,7 @@ evaluate:
 run:
   directory: r
   device: cpu
+  activation_type: float32
   resume: required
   threads: 3
   save_activations: 4
@@ -128,6 +129,7 @@ TEST(Parse, EveryKeyOfTheRun) {
   EXPECT_EQ(run.evaluate.text.bos, BosPolicy::never);
   EXPECT_EQ(run.run.directory, "r");
   EXPECT_EQ(run.run.device, Device::cpu);
+  EXPECT_EQ(run.run.activation_type, ActivationType::float32);
   EXPECT_EQ(run.run.resume, Resume::required);
   EXPECT_EQ(run.run.threads, 3);
   EXPECT_EQ(run.run.save_activations, 4);

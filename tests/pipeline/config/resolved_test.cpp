@@ -32,7 +32,8 @@ TEST(Resolved, JsonIsComplete) {
     "output": {"path": "out/m", "format": "gptq", "shard_size": 5000000000},
     "evaluate": {"source": [], "field": "text", "sequence_length": 2048, "samples": 0,
                  "micro_batch": 4, "max_characters": 0, "bos": "auto"},
-    "run": {"directory": "runs/m", "device": "auto", "resume": "auto", "threads": 0,
+    "run": {"directory": "runs/m", "device": "auto", "activation_type": "auto",
+            "resume": "auto", "threads": 0,
             "save_activations": 0, "statistics": "discard", "activation_memory": 0, "watchdog": 60, "deadline": 3600, "log_level": "info",
             "ignore_numerics": false}})"));
 }
@@ -46,8 +47,8 @@ TEST(Resolved, IdentityHoldsWhatDecidesTheCodes) {
        {"model.path=b", "model.ignore_fields=[f]", "calibration.source=[x, y]", "output.path=p",
         "output.shard_size=1GB", "output.format=dequantized", "evaluate.source=e",
         "run.directory=d", "run.threads=7", "run.log_level=debug", "run.ignore_numerics=true",
-        "run.save_activations=2", "run.statistics=keep", "run.statistics_directory=s",
-        "run.activation_memory=1GB"}) {
+        "run.save_activations=2", "run.device=cuda", "run.activation_type=float16",
+        "run.statistics=keep", "run.statistics_directory=s", "run.activation_memory=1GB"}) {
     EXPECT_EQ(identity({same}), plain) << same;
   }
   for (const char* other :

@@ -1,0 +1,66 @@
+#include "kernels/cuda/blas.h"
+
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "kernels/core/error.h"
+#include "kernels/cuda/errors.h"
+
+namespace quern {
+namespace {
+
+cudaDataType_t cuda_type(DType dtype) {
+  if (dtype == DType::bf16) return CUDA_R_16BF;
+  if (dtype == DType::f16) return CUDA_R_16F;
+  ensure(dtype == DType::f32, "a matrix of bf16, f16 or f32");
+  return CUDA_R_32F;
+}
+
+int blas_extent(std::int64_t extent) {
+  ensure(extent <= std::numeric_limits<int>::max(), "matrix extents below 2^31");
+  return static_cast<int>(extent);
+}
+
+int library_version(int (*read)(libraryPropertyType)) {
+  return read(MAJOR_VERSION) * 10000 + read(MINOR_VERSION) * 100 + read(PATCH_LEVEL);
+}
+
+int cublas_property(libraryPropertyType property) {
+  int value = 0;
+  check_cuda(cublasGetProperty(property, &value), "read cuBLAS version");
+  return value;
+}
+
+int cusolver_property(libraryPropertyType property) {
+  int value = 0;
+  check_cuda(cusolverGetProperty(property, &value), "read cuSOLVER version");
+  return value;
+}
+
+}  // namespace
+
+void multiply(CudaContext& context, const ProductShape& shape, ConstTensorView a, ConstTensorView b,
+              TensorView c) {
+  const int rows = blas_extent(shape.rows);
+  const int columns = blas_extent(shape.columns);
+  const int depth = blas_extent(shape.depth);
+  const float one = 1.0F;
+  const float before = shape.accumulate ? 1.0F : 0.0F;
+  // cuBLAS counts down columns: it sees every operand transposed and forms c^T = b^T a^T.
+  const cublasStatus_t status =
+      cublasGemmEx(context.cublas, shape.transposed_b ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N,
+                   columns, rows, depth, &one, b.data, cuda_type(b.dtype),
+                   shape.transposed_b ? depth : columns, a.data, cuda_type(a.dtype), depth, &before,
+                   c.data, cuda_type(c.dtype), columns, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  check_cuda(status, "matrix product");
+}
+
+std::string cuda_library_names() {
+  const int blas = library_version(cublas_property);
+  const int solver = library_version(cusolver_property);
+  return fmt::format("cuBLAS {}.{}.{}, cuSOLVER {}.{}.{}", blas / 10000, blas / 100 % 100,
+                     blas % 100, solver / 10000, solver / 100 % 100, solver % 100);
+}
+
+}  // namespace quern

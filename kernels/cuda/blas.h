@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+
+#include "kernels/cuda/context.h"
+
+namespace quern {
+
+/// a [rows, depth] times b [depth, columns], all row major; `transposed_b`: b is stored as
+/// [columns, depth].
+struct ProductShape {
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  std::int64_t depth = 0;
+  bool transposed_b = false;
+  bool accumulate = false;  ///< adds to c instead of overwriting it
+};
+
+/// c = a b, or c + a b. a and b are of one type, bf16, f16 or f32; c is of that type or f32. Sums
+/// in float32, never TF32; one rounding to c's type. Asynchronous.
+void multiply(CudaContext& context, const ProductShape& shape, ConstTensorView a, ConstTensorView b,
+              TensorView c);
+
+/// "cuBLAS 13.1.0, cuSOLVER 12.0.4": the libraries loaded, with their patch level.
+std::string cuda_library_names();
+
+}  // namespace quern

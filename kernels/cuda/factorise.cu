@@ -1,0 +1,258 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/errors.h"
+#include "kernels/cuda/factorise.h"
+#include "kernels/cuda/numeric.cuh"
+
+namespace quern::gpu {
+namespace {
+
+using namespace numeric;
+
+constexpr int kThreads = 256;
+
+std::span<std::byte> bytes_of(auto& values) {
+  return std::as_writable_bytes(std::span(values));
+}
+
+/// H as the host needs it: its diagonal, and what came of its sums.
+struct Spectrum {
+  std::vector<double> diagonal;  ///< checkpoint order
+  double mean = 0.0;
+  std::int64_t dead = 0;
+};
+
+/// One thread per channel.
+__global__ void diagonal_kernel(const std::int64_t* sums, const std::int32_t* exponents,
+                                std::int64_t columns, double* diagonal) {
+  const std::int64_t k = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (k >= columns) return;
+  const double scale = power_of_two(-exponents[k]);
+  diagonal[k] = static_cast<double>(sums[k * columns + k]) * scale * scale;
+}
+
+/// What the permutation and the damping of H depend on.
+struct DampedGram {
+  const std::int64_t* sums;
+  const std::int32_t* exponents;
+  const std::int32_t* order;
+  const double* diagonal;  ///< checkpoint order
+  std::int64_t columns;
+  double mean;
+  double damping;
+};
+
+/// Thread x: column j, block y: row i of the upper triangle of H in solve order, stored reversed:
+/// the Cholesky factor of that is R, reversed. A dead channel is cut off and gets the mean.
+__global__ void permute_kernel(DampedGram gram, double* reversed, double* limits) {
+  const std::int64_t j = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t n = gram.columns;
+  for (std::int64_t i = blockIdx.y; i <= j && j < n; i += gridDim.y) {
+    const std::int64_t row = gram.order[i];
+    const std::int64_t column = gram.order[j];
+    const bool dead = gram.diagonal[row] == 0.0 || gram.diagonal[column] == 0.0;
+    double value = 0.0;
+    if (!dead) {
+      const std::int64_t fixed = gram.sums[min(row, column) * n + max(row, column)];
+      value = static_cast<double>(fixed) * power_of_two(-gram.exponents[row]) *
+              power_of_two(-gram.exponents[column]);
+    }
+    if (i == j) {
+      value = __dadd_rn(dead ? gram.mean : value, gram.damping);
+      // Below this a pivot is the rounding error of the eliminations that led to it.
+      limits[j] = static_cast<double>(n) * 0x1p-52 * value;
+    }
+    reversed[n * n - 1 - (i * n + j)] = value;
+  }
+}
+
+/// One thread per step: R_jj and its square; failed becomes 1 where a pivot is not sound.
+__global__ void pivots_kernel(const double* reversed, const double* limits, std::int64_t columns,
+                              double* pivots, double* weight, int* failed) {
+  const std::int64_t j = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (j >= columns) return;
+  const double pivot = reversed[columns * columns - 1 - (j * columns + j)];
+  pivots[j] = pivot;
+  weight[j] = pivot * pivot;
+  if (!(pivot > 0.0) || !(weight[j] > limits[j]) || !isfinite(pivot)) atomicMax(failed, 1);
+}
+
+/// Thread x: column j, block y: row i <= j of S. R_ij lies below the diagonal, at the mirror place
+/// of where it goes; so nothing is overwritten before it is read.
+__global__ void normalise_kernel(double* matrix, const double* pivots, std::int64_t n) {
+  const std::int64_t j = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  for (std::int64_t i = blockIdx.y; i < j && j < n; i += gridDim.y) {
+    double* mirror = matrix + (n * n - 1 - (i * n + j));
+    matrix[i * n + j] = *mirror / pivots[j];
+    *mirror = 0.0;
+  }
+  if (j < n && blockIdx.y == 0) matrix[j * n + j] = 1.0;
+}
+
+dim3 triangle_grid(std::int64_t columns) {
+  return {block_count(columns, kThreads),
+          static_cast<unsigned>(std::min<std::int64_t>(columns, 1024))};
+}
+
+[[noreturn]] void refuse_entry(std::size_t k, double value) {
+  const std::string place = "H[" + std::to_string(k) + ", " + std::to_string(k) + "]";
+  throw InputError("factorise: " + place + " of a layer input is " + std::to_string(value) +
+                   "; expected a finite value >= 0. The layer's activations are not finite: check "
+                   "the model and the calibration text");
+}
+
+Spectrum read_spectrum(CudaContext& context, const GramView& gram, TensorView diagonal) {
+  const std::int64_t columns = gram.sums.shape[0];
+  diagonal_kernel<<<block_count(columns, kThreads), kThreads, 0, context.stream>>>(
+      gram.sums.as<std::int64_t>(), gram.exponents.as<std::int32_t>(), columns,
+      diagonal.as<double>());
+  check_launch("factorise");
+  Spectrum spectrum;
+  spectrum.diagonal.resize(static_cast<std::size_t>(columns));
+  std::vector<std::int64_t> overflow(1);
+  context.memory.download(diagonal, bytes_of(spectrum.diagonal));
+  context.memory.download(gram.overflow, bytes_of(overflow));
+  context.memory.synchronize();
+  if (overflow[0] != 0) {
+    throw InternalError(
+        "factorise: H holds contributions that overflowed its exponents; it must be accumulated "
+        "again with smaller ones; this is a bug in Quern, please report it");
+  }
+  double sum = 0.0;
+  for (std::size_t k = 0; k < spectrum.diagonal.size(); ++k) {
+    const double value = spectrum.diagonal[k];
+    if (!std::isfinite(value) || value < 0.0) refuse_entry(k, value);
+    spectrum.dead += value == 0.0 ? 1 : 0;
+    sum += value;
+  }
+  spectrum.mean = sum / static_cast<double>(columns);
+  if (!(spectrum.mean > 0.0) || !std::isfinite(spectrum.mean)) {
+    throw InputError(
+        "factorise: the diagonal of H holds no finite positive entry: every activation of this "
+        "layer input was zero or too large; check the model and the calibration text");
+  }
+  return spectrum;
+}
+
+std::vector<std::int32_t> solve_order(const std::vector<double>& diagonal, ActOrder order,
+                                      std::int64_t group_size) {
+  std::vector<std::int32_t> columns(diagonal.size());
+  std::iota(columns.begin(), columns.end(), 0);
+  const auto larger = [&](std::int32_t a, std::int32_t b) {
+    return diagonal[static_cast<std::size_t>(a)] > diagonal[static_cast<std::size_t>(b)];
+  };
+  const auto count = static_cast<std::int64_t>(diagonal.size());
+  if (order == ActOrder::none) return columns;
+  if (order == ActOrder::full || group_size < 1 || group_size >= count) {
+    std::stable_sort(columns.begin(), columns.end(), larger);
+    return columns;
+  }
+  std::vector<std::vector<std::int32_t>> groups;
+  for (std::int64_t begin = 0; begin < count; begin += group_size) {
+    groups.emplace_back(columns.begin() + begin,
+                        columns.begin() + std::min(begin + group_size, count));
+    std::stable_sort(groups.back().begin(), groups.back().end(), larger);
+  }
+  std::stable_sort(groups.begin(), groups.end(),
+                   [&](const auto& a, const auto& b) { return larger(a.front(), b.front()); });
+  columns.clear();
+  for (const auto& group : groups) columns.insert(columns.end(), group.begin(), group.end());
+  return columns;
+}
+
+/// Working space of the factorisations of one H.
+struct FactorWork {
+  FactorWork(CudaContext& context, TensorView matrix)
+      : columns(static_cast<int>(matrix.shape[0])),
+        limits(context.memory.allocate(DType::f64, {columns})),
+        pivots(context.memory.allocate(DType::f64, {columns})),
+        failed(context.memory.allocate(DType::i32, {2})) {
+    check_cuda(cusolverDnDpotrf_bufferSize(context.cusolver, CUBLAS_FILL_MODE_UPPER, columns,
+                                           matrix.as<double>(), columns, &elems),
+               "factorise");
+    work = context.memory.allocate(DType::f64, {std::max(1, elems)});
+  }
+
+  int columns;
+  int elems = 0;
+  Tensor limits;
+  Tensor pivots;
+  Tensor failed;  ///< cuSOLVER's word, and ours on the pivots
+  Tensor work;
+};
+
+/// The factor of one damping, reversed, in place. False if H is not positive definite to working
+/// precision. Synchronises.
+bool try_damping(CudaContext& context, const DampedGram& gram, FactorWork& work,
+                 HessianFactor& factor) {
+  const std::int64_t columns = gram.columns;
+  auto* matrix = factor.feedback.view().as<double>();
+  auto* failed = work.failed.view().as<std::int32_t>();
+  context.memory.clear(work.failed.view());
+  permute_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(
+      gram, matrix, work.limits.view().as<double>());
+  check_launch("factorise");
+  check_cuda(cusolverDnDpotrf(context.cusolver, CUBLAS_FILL_MODE_UPPER, work.columns, matrix,
+                              work.columns, work.work.view().as<double>(), work.elems, failed),
+             "factorise");
+  pivots_kernel<<<block_count(columns, kThreads), kThreads, 0, context.stream>>>(
+      matrix, work.limits.view().as<double>(), columns, work.pivots.view().as<double>(),
+      factor.weight.view().as<double>(), failed + 1);
+  check_launch("factorise");
+  std::vector<std::int32_t> outcome(2);
+  context.memory.download(work.failed.view(), bytes_of(outcome));
+  context.memory.synchronize();
+  ensure(outcome[0] >= 0, "arguments that cuSOLVER's potrf accepts");
+  return outcome[0] == 0 && outcome[1] == 0;
+}
+
+}  // namespace
+
+HessianFactor factorise_gram(CudaContext& context, const GramView& gram, ActOrder order,
+                             std::int64_t group_size, const Damping& damping) {
+  Memory& memory = context.memory;
+  const std::int64_t columns = gram.sums.shape[0];
+  HessianFactor factor{.feedback = Tensor(),
+                       .diagonal = memory.allocate(DType::f64, {columns}),
+                       .order = memory.allocate(DType::i32, {columns}),
+                       .weight = memory.allocate(DType::f64, {columns}),
+                       .act_order = order,
+                       .damping_fraction = damping.fraction};
+  const Spectrum spectrum = read_spectrum(context, gram, factor.diagonal.view());
+  factor.dead_columns = spectrum.dead;
+  std::vector<std::int32_t> columns_in_order = solve_order(spectrum.diagonal, order, group_size);
+  memory.upload(bytes_of(columns_in_order), factor.order.view());
+  factor.feedback = memory.allocate(DType::f64, {columns, columns});
+
+  FactorWork work(context, factor.feedback.view());
+  constexpr double kFirstGrowth = 1e-4;
+  for (;; factor.damping_fraction = std::max(2.0 * factor.damping_fraction, kFirstGrowth)) {
+    if (factor.damping_fraction > damping.max_fraction) {
+      memory.synchronize();  // the order is still on its way
+      throw InputError("factorise: H is not positive definite even with " +
+                       std::to_string(damping.max_fraction) +
+                       " of its mean diagonal added; the statistics are damaged: check the model, "
+                       "or use more calibration text");
+    }
+    const DampedGram damped{gram.sums.as<std::int64_t>(),
+                            gram.exponents.as<std::int32_t>(),
+                            factor.order.view().as<std::int32_t>(),
+                            factor.diagonal.view().as<double>(),
+                            columns,
+                            spectrum.mean,
+                            factor.damping_fraction * spectrum.mean};
+    if (try_damping(context, damped, work, factor)) break;
+  }
+  normalise_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(
+      factor.feedback.view().as<double>(), work.pivots.view().as<double>(), columns);
+  check_launch("factorise");
+  return factor;
+}
+
+}  // namespace quern::gpu

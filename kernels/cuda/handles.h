@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cublas_v2.h>
+#include <cuda_runtime_api.h>
+#include <cusolverDn.h>
+
+#include "kernels/core/unique_handle.h"
+
+namespace quern {
+
+struct StreamTraits {
+  using Handle = cudaStream_t;
+  static Handle none() noexcept { return nullptr; }
+  static void close(Handle handle) noexcept { cudaStreamDestroy(handle); }
+};
+struct MemoryPoolTraits {
+  using Handle = cudaMemPool_t;
+  static Handle none() noexcept { return nullptr; }
+  static void close(Handle handle) noexcept { cudaMemPoolDestroy(handle); }
+};
+/// An event that notes the device's time.
+struct TimestampTraits {
+  using Handle = cudaEvent_t;
+  static Handle none() noexcept { return nullptr; }
+  static void close(Handle handle) noexcept { cudaEventDestroy(handle); }
+};
+struct CublasTraits {
+  using Handle = cublasHandle_t;
+  static Handle none() noexcept { return nullptr; }
+  static void close(Handle handle) noexcept { cublasDestroy(handle); }
+};
+struct CusolverTraits {
+  using Handle = cusolverDnHandle_t;
+  static Handle none() noexcept { return nullptr; }
+  static void close(Handle handle) noexcept { cusolverDnDestroy(handle); }
+};
+
+using UniqueStream = UniqueHandle<StreamTraits>;
+using UniqueMemoryPool = UniqueHandle<MemoryPoolTraits>;
+using UniqueTimestamp = UniqueHandle<TimestampTraits>;
+using UniqueCublas = UniqueHandle<CublasTraits>;
+using UniqueCusolver = UniqueHandle<CusolverTraits>;
+
+}  // namespace quern

@@ -1,0 +1,37 @@
+#include "kernels/cuda/products.h"
+
+#include "kernels/cuda/errors.h"
+
+namespace quern::gpu {
+
+// cuBLAS counts down columns: it sees every operand transposed and forms c^T = b^T a^T.
+
+void multiply_f64(CudaContext& context, const ExtentsF64& extents, ConstMatrixF64 a,
+                  ConstMatrixF64 b, MatrixF64 c) {
+  if (extents.rows == 0 || extents.columns == 0) return;
+  const double one = 1.0;
+  const double before = extents.accumulate ? 1.0 : 0.0;
+  check_cuda(
+      cublasDgemm(context.cublas, CUBLAS_OP_N, CUBLAS_OP_N, static_cast<int>(extents.columns),
+                  static_cast<int>(extents.rows), static_cast<int>(extents.depth), &one, b.data,
+                  static_cast<int>(b.stride), a.data, static_cast<int>(a.stride), &before, c.data,
+                  static_cast<int>(c.stride)),
+      "matrix product in float64");
+}
+
+void multiply_batch_f64(CudaContext& context, const ExtentsF64& extents, std::int64_t count,
+                        const double* a, const double* b, double* c) {
+  if (count == 0) return;
+  const double one = 1.0;
+  const double before = extents.accumulate ? 1.0 : 0.0;
+  const auto rows = static_cast<int>(extents.rows);
+  const auto columns = static_cast<int>(extents.columns);
+  const auto depth = static_cast<int>(extents.depth);
+  check_cuda(cublasDgemmStridedBatched(context.cublas, CUBLAS_OP_T, CUBLAS_OP_N, columns, rows,
+                                       depth, &one, b, depth, extents.columns * extents.depth, a,
+                                       depth, extents.rows * extents.depth, &before, c, columns,
+                                       extents.rows * extents.columns, static_cast<int>(count)),
+             "batched matrix product in float64");
+}
+
+}  // namespace quern::gpu

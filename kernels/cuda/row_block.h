@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/context.h"
+
+namespace quern::gpu {
+
+/// Consecutive steps of one group inside a block.
+struct Piece {
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t group_begin;
+  std::int64_t group_end;
+  std::int64_t index;  ///< row of scales and zeros
+
+  bool starts_group() const { return begin == group_begin; }
+  bool ends_group() const { return end == group_end; }
+};
+
+/// At most 128 steps [begin, end): whole groups, or a piece of a larger one.
+struct Block {
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t first_piece;
+  std::int64_t pieces;
+};
+
+inline constexpr std::int64_t kBlockSteps = 128;
+
+/// Rows of a module on their way; all pointers are the device's.
+struct RowPanel {
+  std::int64_t rows;          ///< of the panel
+  std::int64_t columns;       ///< K
+  std::int64_t first_row;     ///< of the panel in the module
+  std::int64_t module_rows;   ///< N
+  const double* weights;      ///< [rows, K] in solve order
+  double* targets;            ///< [rows, K] weights plus what earlier errors add to them
+  double* errors;             ///< [rows, 128] weight - rounded value of a block
+  double* expected;           ///< [rows, largest group] if a group is larger than a block
+  const double* feedback;     ///< S [K, K] or none
+  const double* importance;   ///< [K] or none
+  const std::int32_t* order;  ///< [K]
+  const Piece* pieces;        ///< all pieces
+  std::uint8_t* codes;        ///< [N, K]
+  std::uint16_t* scales;      ///< [G, N] f16
+  std::uint8_t* zeros;        ///< [G, N]
+  std::int64_t* first_bad;    ///< least row whose scale is beyond float16
+};
+
+/// weights and targets = the panel's rows of weight [N, K] in solve order.
+void load_panel(CudaContext& context, const RowPanel& panel, ConstTensorView weight,
+                double* weights);
+
+/// Rounds the steps of one block in all rows, choosing the grids of the groups that lie in it.
+void round_block(CudaContext& context, const RowPanel& panel, const Block& block,
+                 const GridSpec& grid);
+
+/// expected = the targets of the group; then for each block, drift_block makes those inside the
+/// block what they would be if none of its columns caused an error, and errors their drift.
+void begin_expected(CudaContext& context, const RowPanel& panel, const Piece& group);
+void drift_block(CudaContext& context, const RowPanel& panel, const Piece& group,
+                 std::int64_t begin, std::int64_t end);
+
+/// Chooses and writes the grid of a group larger than a block from `expected`.
+void search_large_group(CudaContext& context, const RowPanel& panel, const Piece& group,
+                        const GridSpec& grid);
+
+}  // namespace quern::gpu

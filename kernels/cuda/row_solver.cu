@@ -1,0 +1,201 @@
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "kernels/core/error.h"
+#include "kernels/cuda/errors.h"
+#include "kernels/cuda/products.h"
+#include "kernels/cuda/row_block.h"
+#include "kernels/cuda/row_solver.h"
+
+namespace quern::gpu {
+namespace {
+
+constexpr std::int64_t kPanelElems = 1 << 26;  // of the rows that are solved side by side
+constexpr std::int64_t kRowsNamed = 64;        // rows that an error message speaks of together
+
+struct Blocks {
+  std::vector<Block> blocks;
+  std::vector<Piece> pieces;
+  std::int64_t largest_group = 0;
+};
+
+Blocks cut_blocks(const std::vector<ColumnGroup>& groups) {
+  Blocks cut;
+  for (const ColumnGroup& group : groups) {
+    cut.largest_group = std::max(cut.largest_group, group.end - group.begin);
+    const auto piece = [&](std::int64_t begin, std::int64_t end) {
+      cut.pieces.push_back({begin, end, group.begin, group.end, group.index});
+    };
+    if (!cut.blocks.empty() && group.end - cut.blocks.back().begin <= kBlockSteps) {
+      piece(group.begin, group.end);
+      cut.blocks.back().end = group.end;
+      ++cut.blocks.back().pieces;
+      continue;
+    }
+    for (std::int64_t begin = group.begin; begin < group.end; begin += kBlockSteps) {
+      const std::int64_t end = std::min(begin + kBlockSteps, group.end);
+      cut.blocks.push_back({begin, end, static_cast<std::int64_t>(cut.pieces.size()), 1});
+      piece(begin, end);
+    }
+  }
+  return cut;
+}
+
+/// Adds what the errors of steps [begin, end) mean for steps [end, limit) to `out`, whose first
+/// column is step `end`.
+void spread(CudaContext& context, const RowPanel& panel, std::int64_t begin, std::int64_t end,
+            std::int64_t limit, MatrixF64 out) {
+  multiply_f64(context, {panel.rows, limit - end, end - begin, true}, {panel.errors, kBlockSteps},
+               {panel.feedback + begin * panel.columns + end, panel.columns}, out);
+}
+
+/// The grid of a group larger than a block, before its first block is rounded.
+void start_large_group(CudaContext& context, const RowPanel& panel, const Piece& group,
+                       const GridSpec& grid) {
+  begin_expected(context, panel, group);
+  const std::int64_t length = group.group_end - group.group_begin;
+  const bool drifts = panel.feedback != nullptr && group.group_begin > 0;
+  for (std::int64_t begin = group.group_begin; drifts && begin < group.group_end;) {
+    const std::int64_t end = std::min(begin + kBlockSteps, group.group_end);
+    drift_block(context, panel, group, begin, end);
+    spread(context, panel, begin, end, group.group_end,
+           {panel.expected + (end - group.group_begin), length});
+    begin = end;
+  }
+  search_large_group(context, panel, group, grid);
+}
+
+void solve_panel(CudaContext& context, const RowPanel& panel, const Blocks& cut,
+                 const GridSpec& grid) {
+  for (const Block& block : cut.blocks) {
+    const Piece& first = cut.pieces[static_cast<std::size_t>(block.first_piece)];
+    if (first.starts_group() && !first.ends_group()) start_large_group(context, panel, first, grid);
+    round_block(context, panel, block, grid);
+    if (panel.feedback == nullptr) continue;
+    spread(context, panel, block.begin, block.end, panel.columns,
+           {panel.targets + block.end, panel.columns});
+  }
+}
+
+/// Rows [first, first + rows) of the problem, with working space of their own.
+class PanelSolver {
+ public:
+  PanelSolver(CudaContext& context, const RowProblem& problem, std::int64_t most_rows,
+              std::int64_t largest_group)
+      : context_(context), problem_(problem) {
+    const std::int64_t columns = problem.weight.shape[1];
+    Memory& memory = context.memory;
+    weights_ = memory.allocate(DType::f64, {most_rows, columns});
+    targets_ = memory.allocate(DType::f64, {most_rows, columns});
+    errors_ = memory.allocate(DType::f64, {most_rows, kBlockSteps});
+    if (largest_group > kBlockSteps) {
+      expected_ = memory.allocate(DType::f64, {most_rows, largest_group});
+    }
+  }
+
+  void solve(RowPanel panel, const Blocks& cut) {
+    auto* weights = weights_.view().as<double>();
+    panel.weights = weights;
+    panel.targets = targets_.view().as<double>();
+    panel.errors = errors_.view().as<double>();
+    panel.expected = expected_.view().as<double>();
+    panel.feedback = problem_.feedback;
+    panel.importance = problem_.importance;
+    panel.order = problem_.order;
+    load_panel(context_, panel, problem_.weight, weights);
+    solve_panel(context_, panel, cut, problem_.grid);
+  }
+
+ private:
+  CudaContext& context_;
+  const RowProblem& problem_;
+  Tensor weights_;
+  Tensor targets_;
+  Tensor errors_;
+  Tensor expected_;
+};
+
+/// group_of[order[j]] = index of the group of step j. One thread per step of a piece.
+__global__ void group_kernel(const Piece* pieces, const std::int32_t* order,
+                             std::int32_t* group_of) {
+  const Piece piece = pieces[blockIdx.x];
+  for (std::int64_t j = piece.begin + threadIdx.x; j < piece.end; j += blockDim.x) {
+    group_of[order[j]] = static_cast<std::int32_t>(piece.index);
+  }
+}
+
+void refuse_bad_rows(std::int64_t first_bad, std::int64_t rows) {
+  if (first_bad >= rows) return;
+  const std::int64_t first = first_bad / kRowsNamed * kRowsNamed;
+  throw InputError(
+      "quantize: output rows " + std::to_string(first) + " to " +
+      std::to_string(std::min(rows, first + kRowsNamed) - 1) +
+      " need a scale beyond float16 (65504): their weights are huge, infinite or NaN; check the "
+      "checkpoint, or skip this module with a rule");
+}
+
+}  // namespace
+
+std::vector<ColumnGroup> groups_in_order(std::span<const std::int32_t> order, ActOrder act_order,
+                                         std::int64_t group_size) {
+  const auto columns = static_cast<std::int64_t>(order.size());
+  const std::int64_t size = group_size < 1 ? columns : group_size;
+  std::vector<ColumnGroup> groups;
+  for (std::int64_t begin = 0; begin < columns;) {
+    const std::int64_t place =
+        act_order == ActOrder::full ? begin : order[static_cast<std::size_t>(begin)];
+    const std::int64_t index = place / size;
+    const std::int64_t end = begin + std::min(size, columns - index * size);
+    for (std::int64_t j = begin; j < end && act_order != ActOrder::full; ++j) {
+      ensure(j < columns && order[static_cast<std::size_t>(j)] / size == index,
+             "a solve order made for the grid's group size");
+    }
+    groups.push_back({begin, end, static_cast<std::int32_t>(index)});
+    begin = end;
+  }
+  return groups;
+}
+
+QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem) {
+  Memory& memory = context.memory;
+  const std::int64_t rows = problem.weight.shape[0];
+  const std::int64_t columns = problem.weight.shape[1];
+  const auto groups = static_cast<std::int64_t>(problem.groups.size());
+  QuantizedTensor out{
+      memory.allocate(DType::u8, {rows, columns}), memory.allocate(DType::f16, {groups, rows}),
+      memory.allocate(DType::u8, {groups, rows}), memory.allocate(DType::i32, {columns})};
+  const Blocks cut = cut_blocks(problem.groups);
+  const auto piece_bytes = std::as_bytes(std::span(cut.pieces));
+  Tensor pieces = memory.allocate(DType::u8, {static_cast<std::int64_t>(piece_bytes.size())});
+  memory.upload(piece_bytes, pieces.view());
+  std::vector<std::int64_t> first_bad{std::numeric_limits<std::int64_t>::max()};
+  Tensor bad = memory.allocate(DType::i64, {1});
+  memory.upload(std::as_bytes(std::span(first_bad)), bad.view());
+  const auto* piece_list = reinterpret_cast<const Piece*>(pieces.view().data);
+  group_kernel<<<static_cast<unsigned>(cut.pieces.size()), kBlockSteps, 0, context.stream>>>(
+      piece_list, problem.order, out.group_of.view().as<std::int32_t>());
+  check_launch("quantize");
+
+  const std::int64_t most_rows = std::clamp<std::int64_t>(kPanelElems / columns, 1, rows);
+  PanelSolver solver(context, problem, most_rows, cut.largest_group);
+  for (std::int64_t first = 0; first < rows; first += most_rows) {
+    RowPanel panel{};
+    panel.rows = std::min(most_rows, rows - first);
+    panel.columns = columns;
+    panel.first_row = first;
+    panel.module_rows = rows;
+    panel.pieces = piece_list;
+    panel.codes = out.codes.view().as<std::uint8_t>();
+    panel.scales = out.scales.view().as<std::uint16_t>();
+    panel.zeros = out.zeros.view().as<std::uint8_t>();
+    panel.first_bad = bad.view().as<std::int64_t>();
+    solver.solve(panel, cut);
+  }
+  memory.download(bad.view(), std::as_writable_bytes(std::span(first_bad)));
+  memory.synchronize();
+  refuse_bad_rows(first_bad[0], rows);
+  return out;
+}
+
+}  // namespace quern::gpu

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/cuda/context.h"
+
+namespace quern::gpu {
+
+/// Steps [begin, end) of the solve whose columns share a scale.
+struct ColumnGroup {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  std::int32_t index = 0;  ///< row of scales and zeros
+};
+
+/// Groups in the order of the solve: by position for ActOrder::full, by column / group_size
+/// otherwise. Throws InternalError if the columns of a group do not follow one another.
+std::vector<ColumnGroup> groups_in_order(std::span<const std::int32_t> order, ActOrder act_order,
+                                         std::int64_t group_size);
+
+/// What is rounded, in which order, and what an error costs. Pointers are the device's.
+struct RowProblem {
+  ConstTensorView weight;               ///< [N, K] plain float
+  const std::int32_t* order = nullptr;  ///< [K] column rounded at each step
+  std::vector<ColumnGroup> groups;      ///< covering all steps
+  const double* feedback = nullptr;     ///< S [K, K], or none: plain rounding
+  const double* importance = nullptr;   ///< [K] by step, or none: ones
+  GridSpec grid;
+};
+
+/// GPTQ, or plain rounding, of every row, in float64. Synchronises once, at the end. Throws
+/// InputError where a group's weights do not fit the float16 range of scales.
+QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem);
+
+}  // namespace quern::gpu

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/backend.h"
+
+namespace quern {
+
+struct CudaOptions {
+  int device = 0;                        ///< index in [0, cuda_device_count())
+  DType activation_dtype = DType::bf16;  ///< bf16, f16 or f32
+};
+
+/// Devices this process may use; 0 without a driver and in a build without CUDA.
+int cuda_device_count();
+
+/// "NVIDIA H200, compute capability 9.0, 132 multiprocessors, 139.8 GiB". ConfigError as from
+/// make_cuda_backend.
+std::string cuda_device_summary(int device);
+
+/// One GPU, which becomes the calling thread's current device; operations are to be issued by that
+/// thread, Memory may be used by any. Sums are kept in float32. The results depend on shapes and
+/// values only; they are the same in every run on the same GPU model and libraries, see numerics().
+/// Throws ConfigError if the build has no CUDA, there is no such device, it is older than compute
+/// capability 8.0, or the activation type is another one; DeviceError if it does not start.
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
+
+}  // namespace quern

@@ -1,0 +1,192 @@
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/core/float16.h"
+#include "kernels/cuda_backend.h"
+
+namespace quern::bench {
+namespace {
+
+constexpr std::int64_t kTokens = 4 * 2048;  // of one micro-batch
+
+std::unique_ptr<Backend> open(benchmark::State& state) {
+  if (cuda_device_count() > 0) return make_cuda_backend({});
+  state.SkipWithError("no CUDA device on this machine");
+  return nullptr;
+}
+
+/// Normal bf16 values.
+Tensor normal_tensor(Backend& backend, const Shape& shape, float scale, unsigned seed) {
+  HostTensor host(DType::bf16, shape);
+  std::mt19937 engine(seed);
+  std::normal_distribution<float> normal(0.0F, scale);
+  for (std::uint16_t& value : host.as<std::uint16_t>()) value = float_to_bf16(normal(engine));
+  return backend.memory().to_device(host);
+}
+
+/// F as heavy-tailed as squared gradients are.
+Tensor heavy_tensor(Backend& backend, const Shape& shape) {
+  HostTensor host(DType::f32, shape);
+  std::mt19937 engine(2);
+  std::normal_distribution<float> normal(0.0F, 2.0F);
+  for (float& value : host.as<float>()) value = 1e-6F * std::exp(normal(engine));
+  return backend.memory().to_device(host);
+}
+
+/// H of one micro-batch.
+struct Gram {
+  Gram(Backend& backend, const Tensor& x)
+      : sums(backend.memory().allocate(DType::i64, {x.shape()[1], x.shape()[1]})),
+        exponents(backend.memory().allocate(DType::i32, {x.shape()[1]})),
+        overflow(backend.memory().allocate(DType::i64, {1})) {
+    backend.memory().clear(sums.view());
+    backend.memory().clear(overflow.view());
+    backend.statistics().choose_gram_exponents(x.view(), 64 * kTokens, 2, exponents.view());
+  }
+  GramView view() { return {sums.view(), exponents.view(), overflow.view()}; }
+
+  Tensor sums, exponents, overflow;
+};
+
+void report(benchmark::State& state, const char* name, double work) {
+  state.counters[name] = benchmark::Counter(work, benchmark::Counter::kIsIterationInvariantRate,
+                                            benchmark::Counter::kIs1000);
+}
+
+void accumulate_gram(benchmark::State& state) {
+  const auto backend = open(state);
+  if (!backend) return;
+  const std::int64_t columns = state.range(0);
+  const Tensor x = normal_tensor(*backend, {kTokens, columns}, 1.0F, 1);
+  Gram gram(*backend, x);
+  for (auto _ : state) {
+    backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+    backend->memory().synchronize();
+  }
+  report(state, "flop", static_cast<double>(kTokens * columns * columns));
+}
+
+void accumulate_fisher(benchmark::State& state) {
+  const auto backend = open(state);
+  if (!backend) return;
+  const std::int64_t rows = state.range(0);
+  const std::int64_t columns = state.range(1);
+  const Tensor x = normal_tensor(*backend, {kTokens, columns}, 1.0F, 1);
+  const Tensor dy = normal_tensor(*backend, {kTokens, rows}, 1e-3F, 2);
+  Tensor sums = backend->memory().allocate(DType::i64, {rows, columns});
+  Tensor exponents = backend->memory().allocate(DType::i32, {rows});
+  Tensor overflow = backend->memory().allocate(DType::i64, {1});
+  backend->memory().clear(sums.view());
+  backend->memory().clear(overflow.view());
+  const SequenceCut cut{2048, 128};
+  backend->statistics().choose_fisher_exponents(x.view(), dy.view(), cut, 2, exponents.view());
+  for (auto _ : state) {
+    backend->statistics().accumulate_fisher(x.view(), dy.view(), cut,
+                                            {sums.view(), exponents.view(), overflow.view()});
+    backend->memory().synchronize();
+  }
+  report(state, "flop", 2.0 * static_cast<double>(kTokens * rows * columns));
+}
+
+void factorise(benchmark::State& state) {
+  const auto backend = open(state);
+  if (!backend) return;
+  const Tensor x = normal_tensor(*backend, {kTokens, state.range(0)}, 1.0F, 1);
+  Gram gram(*backend, x);
+  backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(
+        backend->solver().factorise(gram.view(), ActOrder::none, 128, Damping{}));
+    backend->memory().synchronize();
+  }
+}
+
+void gptq(benchmark::State& state) {
+  const auto backend = open(state);
+  if (!backend) return;
+  const std::int64_t rows = state.range(0);
+  const std::int64_t columns = state.range(1);
+  const Tensor weight = normal_tensor(*backend, {rows, columns}, 0.02F, 3);
+  const Tensor x = normal_tensor(*backend, {kTokens, columns}, 1.0F, 1);
+  Gram gram(*backend, x);
+  backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  const HessianFactor factor =
+      backend->solver().factorise(gram.view(), ActOrder::none, 128, Damping{});
+  const GridSpec grid{static_cast<int>(state.range(2)), 128, true, ScaleSearch::weighted};
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(backend->solver().gptq(weight.view(), factor, grid));
+    backend->memory().synchronize();
+  }
+  report(state, "weights", static_cast<double>(rows * columns));
+}
+
+void cluster(benchmark::State& state) {
+  const auto backend = open(state);
+  if (!backend) return;
+  const std::int64_t rows = state.range(0);
+  const std::int64_t columns = state.range(1);
+  const Tensor weight = normal_tensor(*backend, {rows, columns}, 0.02F, 3);
+  const Tensor fisher = heavy_tensor(*backend, {rows, columns});
+  const CodebookSpec spec{static_cast<int>(state.range(2)), DType::f32};
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(
+        backend->codebooks().cluster(weight.view(), fisher.view(), std::nullopt, spec));
+    backend->memory().synchronize();
+  }
+  report(state, "rows", static_cast<double>(rows));
+}
+
+void refine(benchmark::State& state) {
+  const auto backend = open(state);
+  if (!backend) return;
+  const Shape shape{state.range(0), state.range(1)};
+  const Tensor weight = normal_tensor(*backend, shape, 0.02F, 3);
+  const Tensor fisher = heavy_tensor(*backend, shape);
+  const Tensor x = normal_tensor(*backend, {kTokens, shape[1]}, 1.0F, 1);
+  Gram gram(*backend, x);
+  backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  const CodebookSpec spec{static_cast<int>(state.range(2)), DType::f32};
+  const CodebookTensor start =
+      backend->codebooks().cluster(weight.view(), fisher.view(), std::nullopt, spec);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(backend->codebooks().refine(weight.view(), fisher.view(), gram.view(),
+                                                         start, spec, {1, 4, false}));
+    backend->memory().synchronize();
+  }
+}
+
+void widths(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgName("columns")->Arg(2048)->Arg(4096)->Arg(7168)->Arg(11008);
+  benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+
+/// LLaMA-7B's modules and those of a DeepSeek-V3 expert.
+void modules(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgNames({"rows", "columns", "bits"});
+  const std::vector<std::vector<std::int64_t>> shapes = {
+      {4096, 4096}, {11008, 4096}, {4096, 11008}, {2048, 7168}, {7168, 2048}};
+  for (const auto& shape : shapes) {
+    for (const std::int64_t bits : {3, 4}) benchmark->Args({shape[0], shape[1], bits});
+  }
+  benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+
+BENCHMARK(accumulate_gram)->Apply(widths);
+BENCHMARK(factorise)->Apply(widths);
+BENCHMARK(accumulate_fisher)->Apply(modules);
+BENCHMARK(gptq)->Apply(modules);
+BENCHMARK(cluster)->Apply(modules);
+BENCHMARK(refine)
+    ->ArgNames({"rows", "columns", "bits"})
+    ->Args({4096, 4096, 3})
+    ->Args({4096, 4096, 4})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+}  // namespace
+}  // namespace quern::bench

@@ -1,0 +1,247 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/core/error.h"
+#include "tests/kernels/cuda/module_case.h"
+
+namespace quern::test {
+namespace {
+
+using CudaSolverTest = CudaModuleCase;
+
+constexpr Damping kDamping{};
+constexpr ActOrder kOrders[] = {ActOrder::none, ActOrder::group_aware, ActOrder::full};
+
+void expect_near(const std::vector<double>& actual, const std::vector<double>& expected,
+                 double relative) {
+  ASSERT_EQ(actual.size(), expected.size());
+  double largest = 0.0;
+  for (const double value : expected) largest = std::max(largest, std::fabs(value));
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    ASSERT_NEAR(actual[i], expected[i], relative * largest) << i;
+  }
+}
+
+void expect_same_factor(const HessianFactor& actual, const HessianFactor& expected) {
+  EXPECT_EQ(elements<std::int32_t>(actual.order), elements<std::int32_t>(expected.order));
+  EXPECT_EQ(elements<double>(actual.diagonal), elements<double>(expected.diagonal));
+  EXPECT_EQ(actual.damping_fraction, expected.damping_fraction);
+  EXPECT_EQ(actual.dead_columns, expected.dead_columns);
+  // Backward stable: n eps times the condition of the damped H, about 1e4 here.
+  const double n = static_cast<double>(expected.order.shape().elems());
+  expect_near(elements<double>(actual.feedback), elements<double>(expected.feedback),
+              n * 0x1p-52 * 1e4);
+  expect_near(elements<double>(actual.weight), elements<double>(expected.weight),
+              n * 0x1p-52 * 1e4);
+}
+
+TEST_P(CudaSolverTest, FactorisesLikeTheCpu) {
+  for (const std::int64_t columns : {1, 31, 32, 33, 127, 129, 300}) {
+    TwinGram h = gram(columns, 1);
+    for (const ActOrder order : kOrders) {
+      const HessianFactor expected = cpu().solver().factorise(h.cpu.view(), order, 32, kDamping);
+      const HessianFactor actual = cuda().solver().factorise(h.cuda.view(), order, 32, kDamping);
+      expect_same_factor(moved(cuda(), cpu(), actual), expected);
+    }
+  }
+}
+
+TEST_P(CudaSolverTest, CutsDeadColumnsAndGrowsDamping) {
+  Matrix h = correlated_hessian(40, 2);
+  for (std::int64_t k = 0; k < 40; ++k) h(3, k) = h(k, 3) = h(17, k) = h(k, 17) = 0.0;
+  for (std::int64_t k = 0; k < 40; ++k) h(5, k) = h(6, k);  // two equal inputs: singular
+  for (std::int64_t k = 0; k < 40; ++k) h(k, 5) = h(k, 6);
+  TwinGram twin = gram(h);
+  const Damping none{0.0, 10.0};
+  const HessianFactor expected =
+      cpu().solver().factorise(twin.cpu.view(), ActOrder::none, 32, none);
+  const HessianFactor actual =
+      cuda().solver().factorise(twin.cuda.view(), ActOrder::none, 32, none);
+  EXPECT_EQ(actual.dead_columns, 2);
+  EXPECT_GT(expected.damping_fraction, 0.0);
+  EXPECT_EQ(actual.damping_fraction, expected.damping_fraction);
+}
+
+TEST_P(CudaSolverTest, RefusesWhatIsNoHessian) {
+  TwinGram zero = gram(Matrix(8, 8));
+  EXPECT_THROW(cuda().solver().factorise(zero.cuda.view(), ActOrder::none, -1, kDamping),
+               InputError);
+  Matrix indefinite(8, 8);
+  for (std::int64_t i = 0; i < 8; ++i) {
+    for (std::int64_t j = 0; j < 8; ++j) indefinite(i, j) = i == j ? 1.0 : 50.0;
+  }
+  TwinGram twin = gram(indefinite);
+  EXPECT_THROW(cuda().solver().factorise(twin.cuda.view(), ActOrder::none, -1, kDamping),
+               InputError);
+  cuda().memory().copy(
+      to_cuda(store_integers<std::int64_t>(cpu().memory(), DType::i64, {1})).view(),
+      twin.cuda.overflow.view());
+  EXPECT_THROW(cuda().solver().factorise(twin.cuda.view(), ActOrder::none, -1, kDamping),
+               InternalError);
+}
+
+struct Module {
+  std::int64_t rows, columns;
+  DType dtype;
+};
+
+/// Grids and orders that take every road: groups inside a block, larger than one, ragged ones.
+std::vector<GridSpec> grids() {
+  std::vector<GridSpec> all;
+  for (const std::int64_t group_size : {-1, 1, 32, 48, 128, 200}) {
+    for (const bool symmetric : {true, false}) {
+      for (const ScaleSearch search : {ScaleSearch::absmax, ScaleSearch::weighted}) {
+        const int bits = static_cast<int>(all.size()) % 7 + 2;
+        all.push_back({bits, group_size, symmetric, search});
+      }
+    }
+  }
+  return all;
+}
+
+void expect_same_codes(const QuantizedTensor& actual, const QuantizedTensor& expected) {
+  // Ties are rare in float64: no row of a small module may differ, few of a large one.
+  const std::int64_t allowed = expected.codes.shape()[0] / 200;
+  EXPECT_LE(differing_rows(actual.codes, expected.codes), allowed);
+  EXPECT_TRUE(same_bytes(actual.group_of, expected.group_of));
+  if (allowed > 0) return;
+  EXPECT_TRUE(same_bytes(actual.scales, expected.scales));
+  EXPECT_TRUE(same_bytes(actual.zeros, expected.zeros));
+}
+
+TEST_P(CudaSolverTest, SolvesLikeTheCpu) {
+  for (const auto& [rows, columns, dtype] :
+       {Module{1, 1, DType::f32}, Module{33, 129, DType::bf16}, Module{9, 300, DType::f16},
+        Module{31, 127, DType::f64}, Module{65, 512, DType::bf16}}) {
+    const Tensor weight = cpu_weight(dtype, rows, columns, 3);
+    const Tensor cuda_weight = to_cuda(weight);
+    TwinGram h = gram(columns, 4);
+    for (const GridSpec& grid : grids()) {
+      for (const ActOrder order : kOrders) {
+        SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", " << grid.bits
+                                        << " bits, group " << grid.group_size << ", symmetric "
+                                        << grid.symmetric << ", order " << static_cast<int>(order));
+        const HessianFactor factor =
+            cpu().solver().factorise(h.cpu.view(), order, grid.group_size, kDamping);
+        const QuantizedTensor expected = cpu().solver().gptq(weight.view(), factor, grid);
+        const QuantizedTensor actual =
+            cuda().solver().gptq(cuda_weight.view(), moved(cpu(), cuda(), factor), grid);
+        expect_same_codes(moved(cuda(), cpu(), actual), expected);
+      }
+    }
+  }
+}
+
+TEST_P(CudaSolverTest, SolvesALargeModuleAsWell) {
+  constexpr std::int64_t kRows = 400;
+  constexpr std::int64_t kColumns = 1024;
+  const Tensor weight = cpu_weight(DType::bf16, kRows, kColumns, 5);
+  const Tensor cuda_weight = to_cuda(weight);
+  TwinGram h = gram(kColumns, 6);
+  const GridSpec grid{4, 128, true, ScaleSearch::weighted};
+  const HessianFactor cpu_factor =
+      cpu().solver().factorise(h.cpu.view(), ActOrder::none, 128, kDamping);
+  const HessianFactor factor =
+      cuda().solver().factorise(h.cuda.view(), ActOrder::none, 128, kDamping);
+  const QuantizedTensor actual = cuda().solver().gptq(cuda_weight.view(), factor, grid);
+  const QuantizedTensor again = cuda().solver().gptq(cuda_weight.view(), factor, grid);
+  const QuantizedTensor on_cpu = moved(cuda(), cpu(), actual);
+  EXPECT_TRUE(same_bytes(on_cpu.codes, to_cpu(again.codes)));
+  expect_same_codes(on_cpu, cpu().solver().gptq(weight.view(), cpu_factor, grid));
+}
+
+TEST_P(CudaSolverTest, RoundsToNearestLikeTheCpu) {
+  for (const auto& [rows, columns, dtype] :
+       {Module{1, 1, DType::f32}, Module{33, 300, DType::bf16}, Module{9, 129, DType::f64}}) {
+    const Tensor weight = cpu_weight(dtype, rows, columns, 7);
+    std::vector<double> energy(static_cast<std::size_t>(columns));
+    for (std::size_t k = 0; k < energy.size(); ++k) energy[k] = 1.0 + static_cast<double>(k % 7);
+    const Tensor importance = store(cpu().memory(), DType::f64, {columns}, energy);
+    const Tensor cuda_importance = to_cuda(importance);
+    const Tensor cuda_weight = to_cuda(weight);
+    for (const GridSpec& grid : grids()) {
+      for (const bool weighted : {false, true}) {
+        const auto at = [weighted](const Tensor& tensor) {
+          return weighted ? std::optional(tensor.view()) : std::nullopt;
+        };
+        const QuantizedTensor expected =
+            cpu().solver().round_to_nearest(weight.view(), grid, at(importance));
+        const QuantizedTensor actual =
+            moved(cuda(), cpu(),
+                  cuda().solver().round_to_nearest(cuda_weight.view(), grid, at(cuda_importance)));
+        EXPECT_TRUE(same_bytes(actual.codes, expected.codes));
+        EXPECT_TRUE(same_bytes(actual.scales, expected.scales));
+        EXPECT_TRUE(same_bytes(actual.zeros, expected.zeros));
+        EXPECT_TRUE(same_bytes(actual.group_of, expected.group_of));
+      }
+    }
+  }
+}
+
+TEST_P(CudaSolverTest, RefusesWeightsBeyondFloat16Scales) {
+  for (const double wrong :
+       {1e7, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    std::vector<double> values(100 * 40, 0.5);
+    values[70 * 40 + 11] = wrong;
+    const Tensor weight = to_cuda(store(cpu().memory(), DType::f32, {100, 40}, values));
+    EXPECT_THROW(cuda().solver().round_to_nearest(weight.view(), {}, std::nullopt), InputError);
+  }
+}
+
+TEST_P(CudaSolverTest, PacksUnpacksAndDequantizesToTheSameBytes) {
+  for (const std::int64_t columns : {1, 31, 32, 33, 127, 129}) {
+    for (int bits = 2; bits <= 8; ++bits) {
+      const Tensor weight = cpu_weight(DType::bf16, 33, columns, 8);
+      const QuantizedTensor quantized =
+          cpu().solver().round_to_nearest(weight.view(), {bits, 32}, std::nullopt);
+      const QuantizedTensor on_cuda = moved(cpu(), cuda(), quantized);
+      const Shape words{(columns * bits + 31) / 32, 33};
+      Tensor packed = cpu().memory().allocate(DType::i32, words);
+      Tensor cuda_packed = cuda().memory().allocate(DType::i32, words);
+      cpu().solver().pack(quantized.codes.view(), bits, packed.view());
+      cuda().solver().pack(on_cuda.codes.view(), bits, cuda_packed.view());
+      EXPECT_TRUE(same_bytes(to_cpu(cuda_packed), packed));
+      Tensor codes = cuda().memory().allocate(DType::u8, {33, columns});
+      cuda().solver().unpack(cuda_packed.view(), bits, codes.view());
+      EXPECT_TRUE(same_bytes(to_cpu(codes), quantized.codes));
+      Twin out = poisoned(DType::f32, {33, columns});
+      cpu().solver().dequantize(quantized, out.cpu.view());
+      cuda().solver().dequantize(on_cuda, out.cuda.view());
+      expect_close(out, {0.0, 0.0});
+    }
+  }
+}
+
+TEST_P(CudaSolverTest, MeasuresTheQuadraticError) {
+  for (const std::int64_t columns : {1, 33, 129, 1100}) {
+    const Tensor weight = cpu_weight(DType::bf16, 65, columns, 9);
+    const Tensor cuda_weight = to_cuda(weight);
+    const Tensor rounded = cpu_weight(DType::f32, 65, columns, 10);
+    const Tensor cuda_rounded = to_cuda(rounded);
+    TwinGram h = gram(std::min<std::int64_t>(columns, 200), 11);
+    if (columns > 200) {
+      Matrix identity(columns, columns);
+      for (std::int64_t k = 0; k < columns; ++k) identity(k, k) = 1.0 + static_cast<double>(k % 5);
+      for (std::int64_t k = 1; k < columns; ++k) identity(k - 1, k) = identity(k, k - 1) = 0.25;
+      h = gram(identity);
+    }
+    Tensor expected = cpu().memory().allocate(DType::f64, {2});
+    Tensor actual = cuda().memory().allocate(DType::f64, {2});
+    cpu().solver().quadratic_error(weight.view(), rounded.view(), h.cpu.view(), expected.view());
+    cuda().solver().quadratic_error(cuda_weight.view(), cuda_rounded.view(), h.cuda.view(),
+                                    actual.view());
+    const std::vector<double> got = elements<double>(to_cpu(actual));
+    for (std::size_t i = 0; i < 2; ++i) {
+      const double right = elements<double>(expected)[i];
+      EXPECT_NEAR(got[i], right, 1e-11 * std::fabs(right));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Solver, CudaSolverTest, testing::Values(DType::bf16), type_name);
+
+}  // namespace
+}  // namespace quern::test
