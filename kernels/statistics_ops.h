@@ -44,9 +44,10 @@ class StatisticsOps {
                              TensorView exponents);
 
   /// gram.sums += fixed point of x^T x, x [T, K] of the activation type; rows of padding must not
-  /// be passed. Products are formed in float32 over chunks of gram_chunk_rows tokens, each chunk
-  /// rounded to fixed point by itself. A chunk entry that reaches 2^62 * chunk tokens /
-  /// total_tokens would let the sum over all tokens wrap: it is counted in gram.overflow instead.
+  /// be passed. Products are formed in float32 over chunks of gram_chunk_rows tokens (a GPU takes
+  /// longer ones of 16-bit activations), each chunk rounded to fixed point by itself. A chunk entry
+  /// that reaches 2^62 * chunk tokens / total_tokens would let the sum over all tokens wrap: it is
+  /// counted in gram.overflow instead.
   void accumulate_gram(ConstTensorView x, std::int64_t total_tokens, const GramView& gram);
 
   static constexpr std::int64_t gram_chunk_rows = 512;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "pipeline/estimate.h"
+
 namespace quern {
 namespace {
 

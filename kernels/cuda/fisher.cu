@@ -11,8 +11,9 @@ namespace {
 using namespace numeric;
 
 constexpr int kThreads = 256;
-constexpr std::int64_t kWorkElems = 1 << 24;     // of gradients held at a time
-constexpr std::int64_t kSequencesAtOnce = 8;     // whose squares meet before the sums are touched
+constexpr std::int64_t kWorkElems = 1 << 25;     // of gradients held at a time
+constexpr std::int64_t kPanelRows = 128;         // a panel is a multiple, for whole tiles
+constexpr std::int64_t kSequencesAtOnce = 4;     // whose squares meet before the sums are touched
 constexpr std::int64_t kMostBlocksDown = 65535;  // of a grid
 
 /// A micro-batch whose gradients dy^T x are formed for some rows and sequences at a time.
@@ -27,7 +28,8 @@ struct GradientSource {
   /// Rows that `sequences_at_once` gradients may have.
   std::int64_t panel_rows(std::int64_t sequences_at_once) const {
     const std::int64_t row_elems = std::max<std::int64_t>(1, sequences_at_once * columns());
-    return std::clamp<std::int64_t>(kWorkElems / row_elems, 1, rows());
+    const std::int64_t fit = std::max<std::int64_t>(1, kWorkElems / row_elems);
+    return std::min(rows(), fit < kPanelRows ? fit : fit / kPanelRows * kPanelRows);
   }
 };
 

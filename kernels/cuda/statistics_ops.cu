@@ -10,8 +10,9 @@ namespace {
 
 using namespace numeric;
 
-constexpr std::int64_t kTile = 1024;       // edge of the part of X^T X that is formed at once
-constexpr std::int64_t kChunksAtOnce = 8;  // their products and the sums meet in the L2 cache
+constexpr std::int64_t kTile = 1024;          // edge of the part of X^T X that is formed at once
+constexpr std::int64_t kWorkElems = 8 << 20;  // products that meet the sums in the L2 cache
+constexpr std::int64_t kChunkRowsOf16Bit = 2048;  // deep enough to keep the tensor cores busy
 constexpr int kThreads = 256;
 constexpr int kRowsOfBlock = 8;
 constexpr int kEnergyRows = 32;
@@ -83,6 +84,10 @@ __global__ void add_tile_kernel(GramTile tile) {
   count_refused(refused, tile.overflow);
 }
 
+std::int64_t chunk_rows(DType dtype) {
+  return dtype == DType::f32 ? StatisticsOps::gram_chunk_rows : kChunkRowsOf16Bit;
+}
+
 /// Chunks of equal length that are added together.
 struct ChunkRun {
   std::int64_t begin;   ///< token
@@ -90,10 +95,12 @@ struct ChunkRun {
   std::int64_t tokens;  ///< of each
 };
 
-ChunkRun next_run(std::int64_t begin, std::int64_t tokens) {
-  const std::int64_t whole = (tokens - begin) / StatisticsOps::gram_chunk_rows;
+/// The next chunks of `rows` tokens from token `begin` on, at most `at_once` of them.
+ChunkRun next_run(std::int64_t begin, std::int64_t tokens, std::int64_t rows,
+                  std::int64_t at_once) {
+  const std::int64_t whole = (tokens - begin) / rows;
   if (whole == 0) return {begin, 1, tokens - begin};
-  return {begin, std::min(whole, kChunksAtOnce), StatisticsOps::gram_chunk_rows};
+  return {begin, std::min(whole, at_once), rows};
 }
 
 /// Forms and adds the tile's products of one run of chunks.
@@ -159,12 +166,13 @@ void CudaStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total
   const std::int64_t tokens = x.shape[0];
   const std::int64_t channels = x.shape[1];
   const std::int64_t edge = std::min(kTile, channels);
-  const std::int64_t at_once =
-      std::min(kChunksAtOnce, (tokens + gram_chunk_rows - 1) / gram_chunk_rows);
+  const std::int64_t rows = chunk_rows(x.dtype);
+  const std::int64_t fit = std::max<std::int64_t>(1, kWorkElems / (edge * edge));
+  const std::int64_t at_once = std::min(fit, (tokens + rows - 1) / rows);
   Tensor work = context_.memory.allocate(DType::f32, {at_once, edge, edge});
   auto* products = work.view().as<float>();
   for (std::int64_t begin = 0; begin < tokens;) {
-    const ChunkRun run = next_run(begin, tokens);
+    const ChunkRun run = next_run(begin, tokens, rows, at_once);
     const double share =
         static_cast<double>(run.tokens) / static_cast<double>(std::max(run.tokens, total_tokens));
     for (std::int64_t row = 0; row < channels; row += edge) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "pipeline/config/resolved.h"
+#include "pipeline/estimate.h"
 #include "pipeline/gather_json.h"
 
 namespace quern {

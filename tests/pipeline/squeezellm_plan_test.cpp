@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/core/error.h"
+#include "pipeline/estimate.h"
 #include "tests/pipeline/small_graph.h"
 
 namespace quern::test {
