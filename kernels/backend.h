@@ -33,7 +33,8 @@ class Backend {
 };
 
 /// The host's processors: OpenMP over rows and tiles, a single-threaded BLAS inside.
-/// threads: at least 1. The results do not depend on it.
-std::unique_ptr<Backend> make_cpu_backend(int threads);
+/// threads: at least 1. The results depend neither on it nor on the limit of its memory.
+std::unique_ptr<Backend> make_cpu_backend(int threads,
+                                          std::size_t memory_limit_bytes = Memory::unlimited);
 
 }  // namespace quern

@@ -39,6 +39,7 @@ struct RefineOptions {
   int rounds = 4;                 ///< least squares on the tables, then sweeps on the codes
   int sweeps = 4;                 ///< passes of coordinate descent over the columns in a round
   bool rechoose_outliers = true;  ///< as many as before, where they gain most
+  double damping = 0.0;  ///< of the mean diagonal of H, added to its diagonal
 };
 
 /// Non-uniform quantization of one device. F [N, K] f32 has no negative and no NaN entry. Results
@@ -90,7 +91,7 @@ class CodebookSolver {
 
   /// Lowers sum_n s_n (w - q)_n H (w - q)_n^T, s_n = sum_k F[n, k] / sum_k H_kk, from `start`:
   /// tables by least squares, codes by coordinate descent, outliers by their gain (LNQ, Kim et al.
-  /// 2025, algorithm 2). Never worse than start. H without damping.
+  /// 2025, algorithm 2), H with options.damping. Never worse than start.
   CodebookTensor refine(ConstTensorView weight, ConstTensorView fisher, const GramView& gram,
                         const CodebookTensor& start, const CodebookSpec& spec,
                         const RefineOptions& options);

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <memory>
 #include <string>
 
@@ -11,6 +11,8 @@ namespace quern {
 struct CudaOptions {
   int device = 0;                        ///< index in [0, cuda_device_count())
   DType activation_dtype = DType::bf16;  ///< bf16, f16 or f32
+  std::size_t memory_limit_bytes = 0;    ///< 0: what is free at the start, less a small reserve
+  int sharers = 1;                       ///< processes that divide what is free
 };
 
 /// Devices this process may use; 0 without a driver and in a build without CUDA.

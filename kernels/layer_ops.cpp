@@ -27,6 +27,12 @@ void LayerOps::count_nonfinite(ConstTensorView x, TensorView count) {
   if (x.elems() > 0) do_count_nonfinite(x, count);
 }
 
+void LayerOps::fingerprint(ConstTensorView x, TensorView out) {
+  expect_operands(x.dtype == DType::f32 && is_tensor(out, DType::i64, {1}), "fingerprint",
+                  "an f32 x and out [1] i64", {{"x", x}, {"out", out}});
+  do_fingerprint(x, out);
+}
+
 void LayerOps::embed(ConstTensorView table, ConstTensorView ids, TensorView out) {
   expect_operands(is_float_matrix(table) && ids.dtype == DType::i32 && ids.shape.rank() == 1 &&
                       is_float_tensor(out, {ids.elems(), table.shape[1]}),

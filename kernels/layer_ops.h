@@ -35,6 +35,10 @@ class LayerOps {
   /// count [1] i64 += number of elements of x (plain float) that are infinite or NaN.
   void count_nonfinite(ConstTensorView x, TensorView count);
 
+  /// out [1] i64 = bits of fingerprint() of x f32, of any shape: what the device holds, compared
+  /// with the host's copy without moving it.
+  void fingerprint(ConstTensorView x, TensorView out);
+
   /// out[t] = table[ids[t]]; table [V, K], ids [T] i32 in [0, V) (not checked), out [T, K].
   void embed(ConstTensorView table, ConstTensorView ids, TensorView out);
 
@@ -68,6 +72,7 @@ class LayerOps {
  private:
   virtual void do_convert(ConstTensorView in, TensorView out) = 0;
   virtual void do_count_nonfinite(ConstTensorView x, TensorView count) = 0;
+  virtual void do_fingerprint(ConstTensorView x, TensorView out) = 0;
   virtual void do_embed(ConstTensorView table, ConstTensorView ids, TensorView out) = 0;
   virtual void do_rms_norm(ConstTensorView x, ConstTensorView weight, float epsilon,
                            TensorView out) = 0;

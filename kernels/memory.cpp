@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <new>
+
 #include "kernels/core/error.h"
 
 namespace quern {
@@ -14,12 +16,53 @@ void check_bytes(const char* operation, std::size_t host, const ConstTensorView&
   }
 }
 
+constexpr std::align_val_t kHostAlignment{4096};
+
+double gigabytes(std::size_t bytes) {
+  return static_cast<double>(bytes) / 1e9;
+}
+
 }  // namespace
+
+void Memory::count(std::size_t bytes) noexcept {
+  const std::size_t used = used_bytes_ += bytes;
+  std::size_t peak = peak_bytes_;
+  while (peak < used && !peak_bytes_.compare_exchange_weak(peak, used)) {
+  }
+}
 
 Tensor Memory::allocate(DType dtype, const Shape& shape) {
   const std::size_t bytes = TensorView{nullptr, dtype, shape}.bytes();
-  return {do_allocate(bytes), [this, bytes](std::byte* data) { do_free(data, bytes); }, dtype,
-          shape};
+  if (bytes > free_bytes()) {
+    throw MemoryError(fmt::format(
+        "device memory: {} bytes refused: {} are in use and {} are allowed ({:.2f} of {:.2f} GB); "
+        "use a smaller micro_batch, a larger run.gpu_memory, a device with more memory or fewer "
+        "ranks on it",
+        bytes, used_bytes(), limit_bytes(), gigabytes(used_bytes()), gigabytes(limit_bytes())));
+  }
+  std::byte* const data = do_allocate(bytes);
+  count(bytes);
+  const auto release = [this, bytes](std::byte* tensor) {
+    do_free(tensor, bytes);
+    used_bytes_ -= bytes;
+  };
+  return {data, release, dtype, shape};
+}
+
+HostBuffer Memory::allocate_host(std::size_t bytes) {
+  return do_allocate_host(bytes);
+}
+
+HostBuffer Memory::do_allocate_host(std::size_t bytes) {
+  void* data = ::operator new(bytes, kHostAlignment, std::nothrow);
+  if (data == nullptr) {
+    throw MemoryError(fmt::format(
+        "host memory: {} bytes refused by the system for what the device cannot hold; "
+        "use a machine with more memory, fewer ranks on it or fewer calibration samples",
+        bytes));
+  }
+  const auto release = [](std::byte* buffer) { ::operator delete(buffer, kHostAlignment); };
+  return {static_cast<std::byte*>(data), release, bytes};
 }
 
 void Memory::upload(std::span<const std::byte> host, TensorView device) {

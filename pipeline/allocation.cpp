@@ -180,11 +180,10 @@ std::map<std::string, ModuleAllocation> allocate_outliers(std::span<const FusedM
 
 std::map<std::string, ModuleAllocation> allocate_bits(std::span<const FusedModules> model,
                                                       const BitBudget& budget) {
-  double weights = 0.0;
+  const auto weights = static_cast<double>(budget.weights);
   double high = 1.0;  // above every error: nothing is worth a bit
   for (const FusedModules& group : model) {
     for (const ModuleCurves& module : group) {
-      weights += static_cast<double>(weights_of(module));
       for (const ErrorCurve& curve : module.curves) high += curve.objective;
     }
   }

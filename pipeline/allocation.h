@@ -64,6 +64,7 @@ std::map<std::string, ModuleAllocation> allocate_outliers(std::span<const FusedM
 
 /// A limit on what the file may hold.
 struct BitBudget {
+  std::int64_t weights = 0;       ///< of the model
   double target_bits = 0.0;       ///< mean per weight; codes, tables and outliers
   int table_entry_bits = 32;      ///< of a stored centroid
   double outlier_fraction = 0.0;  ///< at most, of each module's weights

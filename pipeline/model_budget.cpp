@@ -60,11 +60,10 @@ std::vector<int> candidate_bits(const Plan& plan, const QuantizeConfig& config) 
 
 void check_target(const Plan& plan, const QuantizeConfig& config) {
   if (!config.target_bits) return;
-  double weights = 0.0;
+  const auto weights = static_cast<double>(plan.planned_weights());
   double fewest = 0.0;
   for (const BundleUnit* bundle : plan.stored_bundles()) {
     for (const auto& [module, grid] : bundle->modules) {
-      weights += static_cast<double>(module.out_features * module.in_features);
       fewest += dense_bits(module.out_features, module.in_features, kFewestBits,
                            table_entry_bits(config));
     }

@@ -130,6 +130,16 @@ std::vector<const BundleUnit*> Plan::stored_bundles() const {
   return result;
 }
 
+std::int64_t Plan::planned_weights() const {
+  std::int64_t weights = 0;
+  for (const BundleUnit* bundle : stored_bundles()) {
+    for (const auto& [module, grid] : bundle->modules) {
+      weights += module.out_features * module.in_features;
+    }
+  }
+  return weights;
+}
+
 Plan make_plan(const ModelGraph& graph, const RunFile& config) {
   Plan plan;
   for (const LayerGraph& layer : graph.layers) {

@@ -43,6 +43,7 @@ struct Plan {
   std::vector<std::string> warnings;  ///< what servers would refuse to load
 
   std::vector<const BundleUnit*> stored_bundles() const;
+  std::int64_t planned_weights() const;  ///< of all modules that are quantized
 };
 
 Plan make_plan(const ModelGraph& graph, const RunFile& config);

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+
+#include "pipeline/device_refusal.h"
 #include "pipeline/estimate.h"
 
 namespace quern {
@@ -46,6 +49,41 @@ nlohmann::json bundles_json(const std::vector<BundleUnit>& bundles, const Quanti
   return rows;
 }
 
+/// What a GPU computes in.
+DType activation_on_gpu(const RunFile& config, const ModelGeometry& geometry) {
+  switch (config.run.activation_type) {
+    case ActivationType::float32:
+      return DType::f32;
+    case ActivationType::bfloat16:
+      return DType::bf16;
+    case ActivationType::float16:
+      return DType::f16;
+    default:
+      return geometry.dtype;
+  }
+}
+
+/// Of a rank on a GPU; null where none is used. Without run.gpu_memory everything lies on it.
+nlohmann::json gpu_json(const ModelGraph& graph, const Plan& plan, const RunFile& config,
+                        int ranks) {
+  if (config.run.device == Device::cpu) return nullptr;
+  const DeviceUse use{ranks, activation_on_gpu(config, graph.geometry)};
+  const DeviceNeeds needs = device_needs(graph, plan, config, use);
+  const std::uint64_t allowed = config.run.gpu_memory_bytes;
+  const std::uint64_t limit = allowed == 0 ? std::numeric_limits<std::uint64_t>::max() : allowed;
+  const DevicePlacement placement = place_on_device(needs, limit);
+  return {{"allowed", allowed == 0 ? nlohmann::json() : nlohmann::json(allowed)},
+          {"least", needs.least_bytes()},
+          {"most", needs.most_bytes()},
+          {"weights", needs.weight_bytes},
+          {"statistics", needs.statistics_bytes},
+          {"work", needs.work_bytes},
+          {"micro_batches", needs.rounds},
+          {"micro_batches_on_device", placement.states_on_device},
+          {"activations_in_host_memory", placement.host_bytes},
+          {"refusal", device_refusal(graph, plan, config, use, limit)}};
+}
+
 std::string gigabytes(const nlohmann::json& bytes) {
   const auto value = bytes.get<double>();
   return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6)
@@ -79,6 +117,25 @@ std::string bundle_lines(const nlohmann::json& bundles) {
   return text;
 }
 
+std::string gpu_line(const nlohmann::json& gpu) {
+  if (gpu.is_null()) return "";
+  std::string text = fmt::format(
+      "  gpu     {} per rank with all micro-batches on the device, {} at least: weights {}, "
+      "statistics {}, work {}\n",
+      gigabytes(gpu.at("most")), gigabytes(gpu.at("least")), gigabytes(gpu.at("weights")),
+      gigabytes(gpu.at("statistics")), gigabytes(gpu.at("work")));
+  if (gpu.at("allowed").is_null()) return text;
+  const auto& refusal = gpu.at("refusal").get_ref<const std::string&>();
+  if (!refusal.empty()) return text + "          " + refusal + "\n";
+  return text + fmt::format(
+                    "          of {}: {} of {} micro-batches on the device, {} of activations in "
+                    "host memory\n",
+                    gigabytes(gpu.at("allowed")),
+                    gpu.at("micro_batches_on_device").get<std::int64_t>(),
+                    gpu.at("micro_batches").get<std::int64_t>(),
+                    gigabytes(gpu.at("activations_in_host_memory")));
+}
+
 }  // namespace
 
 nlohmann::json plan_json(const ModelGraph& graph, const Plan& plan, const RunFile& config,
@@ -105,6 +162,7 @@ nlohmann::json plan_json(const ModelGraph& graph, const Plan& plan, const RunFil
             {"statistics", predicted.statistics_bytes},
             {"solver", predicted.solver_bytes},
             {"peak", predicted.peak_rank_bytes()}}},
+          {"gpu_memory_per_rank", gpu_json(graph, plan, config, ranks)},
           {"disk", {{"state", predicted.state_bytes}, {"output", predicted.output_bytes}}},
           {"warnings", plan.warnings}};
 }
@@ -131,6 +189,7 @@ std::string plan_text(const nlohmann::json& plan) {
                   gigabytes(memory.at("peak")), gigabytes(memory.at("activations")),
                   gigabytes(memory.at("weights")), gigabytes(memory.at("statistics")),
                   gigabytes(memory.at("solver")));
+  text += gpu_line(plan.at("gpu_memory_per_rank"));
   text += fmt::format("  disk    state {}, output {}\n", gigabytes(plan.at("disk").at("state")),
                       gigabytes(plan.at("disk").at("output")));
   for (const auto& warning : plan.at("warnings")) {

@@ -48,6 +48,10 @@ void Progress::step(std::string_view what) {
   }
 }
 
+std::string Progress::unit() const {
+  return fmt::format("{} {} of {}", part_, done_ + 1, total_);
+}
+
 void Progress::end() {
   if (options_.enabled && options_.terminal) fmt::print(stderr, "\r\033[K");
 }

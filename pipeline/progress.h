@@ -28,6 +28,8 @@ class Progress {
   /// One more unit is done.
   void step(std::string_view what);
   void end();
+  /// The unit in hand: "backward layer 3 of 32". On every rank.
+  std::string unit() const;
 
  private:
   std::string estimate() const;

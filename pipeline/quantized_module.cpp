@@ -1,5 +1,7 @@
 #include "pipeline/quantized_module.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
@@ -105,6 +107,10 @@ std::vector<QuantizedModule> from_bundle(const Bundle& bundle) {
     modules.push_back(std::move(module));
   }
   return modules;
+}
+
+std::string fingerprint_text(std::uint64_t fingerprint) {
+  return fmt::format("{:016x}", fingerprint);
 }
 
 HostTensor dequantize_on_host(const QuantizedModule& module) {

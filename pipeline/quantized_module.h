@@ -20,7 +20,7 @@ struct ModuleMetrics {
   double damping_fraction = 0.0;  ///< finally used; 0 where no H was factorised
   std::int64_t dead_columns = 0;
   std::int64_t uninformed_rows = 0;  ///< output rows without any Fisher information
-  std::string dequantized_hash;      ///< xxh3_hex of the dequantized weight, [N, K] f32
+  std::string dequantized_hash;      ///< fingerprint_text of the dequantized weight, [N, K] f32
 };
 
 /// A module's layout and metrics: all that is known of it but its arrays.
@@ -64,6 +64,9 @@ std::vector<QuantizedModule> from_bundle(const Bundle& bundle);
 /// The JSON objects that describe a bundle's modules, and what one of them says.
 nlohmann::json summary_rows(const Bundle& bundle);
 ModuleSummary read_summary(const nlohmann::json& row);
+
+/// fingerprint() as 16 hexadecimal digits.
+std::string fingerprint_text(std::uint64_t fingerprint);
 
 /// W [N, K] f32, decoded bit by bit on the host: an independent check of the device's arithmetic
 /// and of the packing.

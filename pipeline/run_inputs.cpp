@@ -39,7 +39,9 @@ OpenModel open_on_all_ranks(Session& session, const RunFile& config,
                             const std::filesystem::path& folder) {
   OpenModel model;
   session.enter("open the model");
-  run_agreed(session, [&] { model = open_model(folder, config.model.ignore_fields); });
+  run_agreed(session, [&] {
+    model = open_model(folder, config.model.ignore_fields, session.backend->activation_dtype());
+  });
   return model;
 }
 

@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/config/sweep.h"
+#include "pipeline/device_memory.h"
 #include "pipeline/estimate.h"
 #include "pipeline/flows/quantize_run.h"
 #include "pipeline/held_directory.h"
@@ -73,6 +74,7 @@ struct PreparedRun {
 PreparedRun prepare(Session& session, const RunFile& config, const RunInputs& inputs) {
   PreparedRun run;
   run_agreed(session, [&] { run.plan = make_plan(inputs.model.graph, config); });
+  check_device_memory(session, inputs.model.graph, run.plan, config);
   run.identity = identity_of(session, config, inputs);
   run.provenance = make_provenance(run.identity, config.output);
   check_places(session, config, inputs.model.graph, run.plan, run.provenance);
@@ -141,9 +143,10 @@ void require_verified(Session& session, const VerifyResult& result, const fs::pa
   for (const std::string& problem : result.problems) problems += "\n  " + problem;
   run_agreed(session, [&] {
     if (session.is_root() && !result.passed()) {
-      throw StoreError(
-          fmt::format("{}: the exported model does not verify:{}\nremove it and run again",
-                      folder.string(), problems));
+      throw StoreError(fmt::format(
+          "{}: this run's output does not verify:{}\ndelete the folder and run the same "
+          "command again, which exports it anew",
+          folder.string(), problems));
     }
   });
 }
@@ -198,6 +201,7 @@ nlohmann::json run_prepared(Session& session, const RunFile& config, const RunIn
   RunOutcome outcome;
   outcome.before = options.before;
   work(context, inputs, run, progress, outcome);
+  if (session.is_root()) log_device_peak(session);
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return write_report(context, outcome);
 }
@@ -210,7 +214,7 @@ std::string run_quantize(Session& session, const RunFile& config, const RunnerOp
           "section");
     }
   });
-  Stopwatch watch;
+  Stopwatch watch(session.trace.get());
   const RunInputs inputs = read_inputs(session, config, watch);
   const nlohmann::json report = run_prepared(session, config, inputs, options, watch);
   return session.is_root() ? report_summary(report, config.run.directory) : std::string();
@@ -235,7 +239,7 @@ Perplexity run_evaluate_folder(Session& session, const RunFile& config, const fs
 
 VerifyResult run_verify(Session& session, const RunFile& config) {
   const FinishedRun run = open_finished(session, config);
-  Stopwatch watch;
+  Stopwatch watch(session.trace.get());
   RunContext context{session, config, run.model, run.plan, *run.store, watch, {}};
   return verify_output(context);
 }

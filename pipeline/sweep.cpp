@@ -144,7 +144,7 @@ std::string run_sweep(Session& session, const RunFile& config, const RunnerOptio
   SweepResults results(std::chrono::steady_clock::now());
   std::vector<SweepRun> runs;
   run_agreed(session, [&] { runs = expand_sweep(config); });
-  Stopwatch reading;
+  Stopwatch reading(session.trace.get());
   const RunInputs inputs = read_inputs(session, richest(runs), reading);
   run_agreed(session, [&] {
     for (const SweepRun& run : runs) make_plan(inputs.model.graph, run.config);
@@ -167,14 +167,17 @@ std::string run_sweep(Session& session, const RunFile& config, const RunnerOptio
     }
     if (!done) {
       point_options.before = known_before(reports);
-      Stopwatch watch;
+      Stopwatch watch(session.trace.get());
+      const Trace::Span span(session.trace.get(), runs[i].name);
       reports[i] = broadcast_json(
           session, run_prepared(session, runs[i].config, inputs, point_options, watch));
     }
+    // Finished points in a row are told of together, with the last of them.
+    const bool more = done && i + 1 < runs.size() && !reports[i + 1].is_null();
     run_agreed(session, [&] {
       if (!session.is_root()) return;
       results.add(runs[i], reports[i]);
-      write_results(results.result(), config.run.directory, session.commit_hook);
+      if (!more) write_results(results.result(), config.run.directory, session.commit_hook);
     });
   }
   return session.is_root() ? sweep_summary(results.result(), config.run.directory) : std::string();

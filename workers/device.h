@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -18,7 +19,8 @@ struct DeviceRequest {
   std::optional<DType> activation{};  ///< f32, bf16 or f16; empty: the model's
   /// The model's type, asked for on rank 0 when a GPU is used; may throw. Empty: bf16.
   std::function<DType()> model_dtype{};
-  bool ignore_numerics = false;  ///< GPUs of several models in one job pass
+  std::size_t memory_limit_bytes = 0;  ///< of a rank; 0: its share of what is free at the start
+  bool ignore_numerics = false;        ///< GPUs of several models in one job pass
 };
 
 /// Index of the GPU of a host's n-th rank: one each, round robin where ranks are more. Empty where

@@ -33,4 +33,8 @@ std::uint64_t available_host_bytes() {
   return available == 0 ? left : std::min(available, left);
 }
 
+std::uint64_t host_bytes_of_rank(int ranks_on_host) {
+  return available_host_bytes() / static_cast<std::uint64_t>(ranks_on_host);
+}
+
 }  // namespace quern

@@ -128,15 +128,20 @@ void start_device(Session& session, MpiEnvironment* mpi, const SessionOptions& o
   const DType activation = agree_on_activation(session, request);
   std::unique_ptr<Backend> backend;
   run_agreed(session, [&] {
-    backend = make_cuda_backend({.device = *gpu, .activation_dtype = activation});
+    backend = make_cuda_backend({.device = *gpu,
+                                 .activation_dtype = activation,
+                                 .memory_limit_bytes = request.memory_limit_bytes,
+                                 .sharers = static_cast<int>(std::ranges::count(places, place))});
   });
   const std::vector<std::string> numerics = all_texts(*session.communicator, backend->numerics());
   run_agreed(session, [&] {
     if (!request.ignore_numerics) check_same_numerics(numerics);
   });
   if (session.is_root()) {
-    session.log->info("device: {}; {} of them for {} ranks, activations {}",
-                      cuda_device_summary(*gpu), map.gpus, map.ranks, dtype_name(activation));
+    session.log->info("device: {}; {} of them for {} ranks, {:.1f} GB each, activations {}",
+                      cuda_device_summary(*gpu), map.gpus, map.ranks,
+                      static_cast<double>(backend->memory().limit_bytes()) / 1e9,
+                      dtype_name(activation));
   }
   if (mpi != nullptr) {
     session.communicator =

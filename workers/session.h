@@ -12,6 +12,7 @@
 #include "workers/comm/watchdog.h"
 #include "workers/device.h"
 #include "workers/files/commit_hook.h"
+#include "workers/trace.h"
 
 namespace spdlog {
 class logger;
@@ -47,6 +48,7 @@ struct Session {
   std::unique_ptr<Communicator> communicator;
   std::shared_ptr<Heartbeat> heartbeat;
   std::unique_ptr<Watchdog> watchdog;
+  std::unique_ptr<Trace> trace;   ///< where spans are recorded; nullptr: nowhere
   int ranks_on_host = 1;          ///< of this job on this host; they share its memory
   bool leaving_together = false;  ///< the exception in flight was agreed on by all ranks
 

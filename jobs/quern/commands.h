@@ -23,6 +23,7 @@ void add_plan(CLI::App& app, CommandContext& context);
 void add_status(CLI::App& app, CommandContext& context);
 void add_evaluate(CLI::App& app, CommandContext& context);
 void add_verify(CLI::App& app, CommandContext& context);
+void add_synthesize(CLI::App& app, CommandContext& context);
 void add_config(CLI::App& app, CommandContext& context);
 
 /// The whole program. Returns the exit code.

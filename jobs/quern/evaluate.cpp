@@ -6,6 +6,7 @@
 #include "jobs/quern/options.h"
 #include "kernels/core/error.h"
 #include "pipeline/runner.h"
+#include "workers/trace_file.h"
 
 namespace quern {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 struct EvaluateOptions {
   RunFileOptions run_file;
   std::string folder;
+  std::string trace;
   Subject subject = Subject::output;
   bool json = false;
 };
@@ -41,6 +43,7 @@ void add_evaluate(CLI::App& app, CommandContext& context) {
       "evaluate", "perplexity of the exported model, the original, or the state of a run");
   const auto options = std::make_shared<EvaluateOptions>();
   add_run_file(*command, options->run_file);
+  add_trace(*command, options->trace);
   const std::map<std::string, Subject> subjects = {
       {"original", Subject::original}, {"run", Subject::run}, {"output", Subject::output}};
   auto* what = command
@@ -52,10 +55,10 @@ void add_evaluate(CLI::App& app, CommandContext& context) {
       ->excludes(what);
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->callback([&context, options] {
-    context.exit_code = launch(options->run_file, context.commit_hook,
-                               [&](Session& session, const ParsedRunFile& parsed) {
-                                 evaluate(session, parsed, *options);
-                               });
+    context.exit_code = launch(
+        options->run_file, context.commit_hook, [&](Session& session, const ParsedRunFile& parsed) {
+          run_traced(session, options->trace, [&] { evaluate(session, parsed, *options); });
+        });
   });
 }
 

@@ -45,15 +45,6 @@ bool launched_by_mpi() {
   return false;
 }
 
-/// Of the processes of an MPI job, the first one; a process outside of MPI always.
-bool is_first_process() {
-  constexpr std::array names = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
-  for (const char* name : names) {
-    if (const char* rank = std::getenv(name)) return std::string_view(rank) == "0";
-  }
-  return true;
-}
-
 int threads_per_rank(const RunConfig& config, int ranks_on_host) {
   if (config.threads > 0) return config.threads;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_on_host);
@@ -90,6 +81,7 @@ DeviceRequest device_request(const RunFile& run) {
               [model = run.model] {
                 return read_model_graph(model.path, model.ignore_fields).geometry.dtype;
               },
+          .memory_limit_bytes = run.run.gpu_memory_bytes,
           .ignore_numerics = run.run.ignore_numerics};
 }
 
@@ -192,6 +184,14 @@ int run_session(MpiEnvironment* mpi, const RunFileOptions& options, const Commit
 
 bool stop_requested() noexcept {
   return g_stop != 0;
+}
+
+bool is_first_process() {
+  constexpr std::array names = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
+  for (const char* name : names) {
+    if (const char* rank = std::getenv(name)) return std::string_view(rank) == "0";
+  }
+  return true;
 }
 
 std::string read_run_file(const std::string& path) {

@@ -25,6 +25,9 @@ int launch(const RunFileOptions& options, const CommitHook& hook,
 /// do the work; the first one reports.
 int guarded(const std::function<void()>& body);
 
+/// True for the first process of an MPI job, and for a process outside of MPI.
+bool is_first_process();
+
 /// Text of the run file, or ConfigError.
 std::string read_run_file(const std::string& path);
 

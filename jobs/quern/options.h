@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <string>
 
 #include "jobs/quern/launch.h"
 
@@ -15,6 +16,14 @@ inline void add_run_file(CLI::App& command, RunFileOptions& options) {
                   "override a key of the run file, e.g. --set quantize.bits=3")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
+}
+
+/// Adds --trace to a subcommand that works for long.
+inline void add_trace(CLI::App& command, std::string& file) {
+  command
+      .add_option("--trace", file,
+                  "write what each rank did when to this file (JSON, load it in Perfetto)")
+      ->type_name("FILE");
 }
 
 }  // namespace quern

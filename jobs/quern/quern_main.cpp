@@ -42,6 +42,7 @@ int quern_main(int argc, char** argv, const CommitHook& hook) {
   add_status(app, context);
   add_evaluate(app, context);
   add_verify(app, context);
+  add_synthesize(app, context);
   add_config(app, context);
   try {
     app.parse(argc, argv);

@@ -16,8 +16,9 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int threads)
-      : layers_(memory_, threads),
+  CpuBackend(int threads, std::size_t memory_limit_bytes)
+      : memory_(memory_limit_bytes),
+        layers_(memory_, threads),
         gradients_(memory_, threads),
         statistics_(memory_, threads),
         solver_(make_cpu_solver(memory_, threads)),
@@ -43,10 +44,10 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int threads) {
+std::unique_ptr<Backend> make_cpu_backend(int threads, std::size_t memory_limit_bytes) {
   ensure(threads >= 1, "at least one thread");
   use_calling_thread_for_blas();
-  return std::make_unique<CpuBackend>(threads);
+  return std::make_unique<CpuBackend>(threads, memory_limit_bytes);
 }
 
 }  // namespace quern

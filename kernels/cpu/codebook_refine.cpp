@@ -192,6 +192,8 @@ CodebookTensor refine_codebook(Memory& memory, const RefineInput& input,
   unfold_gram(input.gram, h, input.threads);
   double trace = 0.0;
   for (std::int64_t k = 0; k < columns; ++k) trace += h[k * columns + k];
+  const double mean = trace / static_cast<double>(columns);
+  for (std::int64_t k = 0; k < columns; ++k) h[k * columns + k] += input.options.damping * mean;
   // Without any activation every codebook is as good; the scales only have to be finite.
   Refinement refinement(memory, input, h, row_scales(input.fisher, trace > 0.0 ? trace : 1.0));
   return assemble(memory, input.weight, refinement.run(start), input.threads);

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 
+#include "kernels/core/fingerprint.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/row_kernels.h"
@@ -57,6 +59,18 @@ void CpuLayerOps::do_count_nonfinite(ConstTensorView x, TensorView count) {
     found += count_nonfinite_piece(x, piece * kPiece, piece_size(elems, piece));
   }
   *count.as<std::int64_t>() += found;
+}
+
+void CpuLayerOps::do_fingerprint(ConstTensorView x, TensorView out) {
+  const std::int64_t elems = x.elems();
+  const auto* values = x.as<float>();
+  std::uint64_t sum = 0;
+#pragma omp parallel for num_threads(threads_) reduction(+ : sum) if (elems > kPiece)
+  for (std::int64_t i = 0; i < elems; ++i) {
+    sum +=
+        fingerprint_share(static_cast<std::uint64_t>(i), std::bit_cast<std::uint32_t>(values[i]));
+  }
+  *out.as<std::int64_t>() = std::bit_cast<std::int64_t>(sum);
 }
 
 void CpuLayerOps::do_embed(ConstTensorView table, ConstTensorView ids, TensorView out) {

@@ -14,6 +14,7 @@ class CpuLayerOps final : public LayerOps {
  private:
   void do_convert(ConstTensorView in, TensorView out) override;
   void do_count_nonfinite(ConstTensorView x, TensorView count) override;
+  void do_fingerprint(ConstTensorView x, TensorView out) override;
   void do_embed(ConstTensorView table, ConstTensorView ids, TensorView out) override;
   void do_rms_norm(ConstTensorView x, ConstTensorView weight, float epsilon,
                    TensorView out) override;

@@ -22,16 +22,11 @@ std::byte* CpuMemory::do_allocate(std::size_t bytes) {
         "micro_batch, a machine with more memory or fewer ranks on it",
         bytes, used_bytes()));
   }
-  const std::size_t used = used_bytes_ += bytes;
-  std::size_t peak = peak_bytes_;
-  while (peak < used && !peak_bytes_.compare_exchange_weak(peak, used)) {
-  }
   return static_cast<std::byte*>(data);
 }
 
-void CpuMemory::do_free(std::byte* data, std::size_t bytes) noexcept {
+void CpuMemory::do_free(std::byte* data, std::size_t /*bytes*/) noexcept {
   ::operator delete(data, kAlignment);
-  used_bytes_ -= bytes;
 }
 
 void CpuMemory::do_upload(std::span<const std::byte> host, std::byte* device) {

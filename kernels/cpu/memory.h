@@ -1,7 +1,5 @@
 #pragma once
 
-#include <atomic>
-
 #include "kernels/memory.h"
 
 namespace quern {
@@ -10,10 +8,10 @@ namespace quern {
 /// happen on any thread; the counts stay right.
 class CpuMemory final : public Memory {
  public:
+  using Memory::Memory;
+
   void synchronize() override {}
   std::byte* host_address(TensorView view) noexcept override { return view.data; }
-  std::size_t used_bytes() const noexcept override { return used_bytes_; }
-  std::size_t peak_bytes() const noexcept override { return peak_bytes_; }
 
  private:
   std::byte* do_allocate(std::size_t bytes) override;
@@ -22,9 +20,6 @@ class CpuMemory final : public Memory {
   void do_download(const std::byte* device, std::span<std::byte> host) override;
   void do_copy(const std::byte* from, std::byte* to, std::size_t bytes) override;
   void do_clear(std::byte* data, std::size_t bytes) override;
-
-  std::atomic<std::size_t> used_bytes_{0};
-  std::atomic<std::size_t> peak_bytes_{0};
 };
 
 }  // namespace quern

@@ -1,6 +1,7 @@
 #include "kernels/cpu/row_lanes.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace quern {
 namespace {
@@ -11,7 +12,7 @@ inline constexpr T kRounder = sizeof(T) == sizeof(double) ? static_cast<T>(0x1.8
                                                           : static_cast<T>(0x1.8p23);
 
 /// column += sum over i < count of factors[i] * errors[i]. The sums of a chunk of lanes stay in
-/// registers.
+/// registers. Fused by name, not by contraction: every processor rounds once.
 template <typename T>
 [[gnu::always_inline]] inline void accumulate(const T* factors, std::int64_t count, const T* errors,
                                               T* column) {
@@ -21,7 +22,9 @@ template <typename T>
     for (std::int64_t i = 0; i < count; ++i) {
       const T factor = factors[i];
       const T* error = errors + i * kLanes + begin;
-      for (std::int64_t lane = 0; lane < kChunk; ++lane) sums[lane] += factor * error[lane];
+      for (std::int64_t lane = 0; lane < kChunk; ++lane) {
+        sums[lane] = std::fma(factor, error[lane], sums[lane]);
+      }
     }
     for (std::int64_t lane = 0; lane < kChunk; ++lane) column[begin + lane] += sums[lane];
   }
@@ -71,15 +74,17 @@ template <typename T>
       const float low = -grid.zero[i];
       const float position = std::min(std::max(target[lane] * inverse[lane], low), grid.top + low);
       const float step = (position + kRounder<float>)-kRounder<float>;
-      const float value = step * grid.scale[i];
-      const float residual = target[lane] - value;
-      sum[lane] += trial.importance[j] * residual * residual;
-      target[lane] = value;
+      const float residual = std::fma(-step, grid.scale[i], target[lane]);
+      sum[lane] = std::fma(trial.importance[j] * residual, residual, sum[lane]);
+      target[lane] = step;
     }
     if (trial.feedback == nullptr) continue;
     const float* weight = trial.weights + j * kLanes;
     float* error = trial.errors + j * kLanes;
-    for (std::int64_t lane = 0; lane < kLanes; ++lane) error[lane] = weight[lane] - target[lane];
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+      error[lane] =
+          std::fma(-target[lane], grid.scale[static_cast<std::size_t>(lane)], weight[lane]);
+    }
   }
   for (std::int64_t lane = 0; lane < kLanes; ++lane) cost[lane] = sum[lane];
 }

@@ -60,7 +60,8 @@ std::string describe_numerics(const cudaDeviceProp& device, DType activation) {
 class CudaBackend final : public Backend {
  public:
   CudaBackend(const CudaOptions& options, const cudaDeviceProp& device)
-      : memory_(options.device),
+      : memory_(options.device,
+                cuda_memory_limit(options.device, options.memory_limit_bytes, options.sharers)),
         workspace_(memory_.allocate(DType::u8, {kWorkspaceBytes})),
         cublas_(make_cublas(memory_.stream(), workspace_.view())),
         cusolver_(make_cusolver(memory_.stream())),

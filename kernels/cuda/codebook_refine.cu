@@ -40,6 +40,12 @@ __global__ void trace_kernel(const double* h, std::int64_t columns, double* trac
   if (threadIdx.x == 0) *trace = sum;
 }
 
+/// One thread per column: adds `damping` of the mean diagonal to the diagonal.
+__global__ void damp_kernel(double* h, std::int64_t columns, const double* trace, double damping) {
+  const std::int64_t k = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (k < columns) h[k * columns + k] += damping * (*trace / static_cast<double>(columns));
+}
+
 /// One block per row: s_n = sum of F over the row / trace of H. Without any activation every
 /// codebook is as good; the scales only have to be finite.
 __global__ void scales_kernel(const float* fisher, std::int64_t columns, const double* trace,
@@ -120,6 +126,8 @@ class Refinement {
     trace_kernel<<<1, kThreads, 0, context_.stream>>>(h, columns, trace.view().as<double>());
     scales_kernel<<<block_count(weights_.rows, 1), kThreads, 0, context_.stream>>>(
         input_.fisher.as<float>(), columns, trace.view().as<double>(), scales_.view().as<double>());
+    damp_kernel<<<block_count(columns, kThreads), kThreads, 0, context_.stream>>>(
+        h, columns, trace.view().as<double>(), input_.options.damping);
     check_launch("refine");
     host_scales_ = to_host(scales_.view());
   }

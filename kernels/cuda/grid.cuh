@@ -3,8 +3,8 @@
 #include "kernels/cuda/numeric.cuh"
 #include "kernels/solver.h"
 
-/// Scale and zero of one group of one row. A warp works on a row; in the search each of its lanes
-/// tries a candidate of its own. Every step rounds as on the CPU, without fused multiply-add.
+/// Scale and zero of one group of one row. A warp works on four rows; in the search each of a row's
+/// eight lanes tries four candidates at a time. Every step rounds as on the CPU.
 namespace quern::gpu::grid {
 
 using numeric::kWarp;
@@ -12,6 +12,20 @@ using numeric::kWarp;
 inline constexpr int kBlock = 128;  // columns whose errors spread by one matrix product
 inline constexpr int kStrip = 16;   // columns whose feedback is summed at a time
 inline constexpr int kStrips = kBlock / kStrip;
+
+inline constexpr int kRowLanes = 8;  // lanes that share a row
+inline constexpr int kWarpRows = kWarp / kRowLanes;
+inline constexpr int kTrials = 4;  // candidates of one lane: they share what it loads
+inline constexpr int kTrialsAtOnce = kRowLanes * kTrials;
+
+__device__ inline int lane_of_thread() {
+  return static_cast<int>(threadIdx.x) % kWarp;
+}
+
+/// Which of its row's lanes a thread is.
+__device__ inline int part_of_thread() {
+  return static_cast<int>(threadIdx.x) % kRowLanes;
+}
 
 /// Range factors tried: first, first - step, ...
 struct Factors {
@@ -70,13 +84,15 @@ struct Range {
   }
 };
 
-/// The range of a row, the same in all lanes.
+/// The range of a row, the same in all its lanes; called by the whole warp.
 __device__ inline Range join_range(Range range, const GridRule& rule) {
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+  for (int offset = kRowLanes / 2; offset > 0; offset /= 2) {
     range.low = fmin(range.low, __shfl_xor_sync(kWholeWarp, range.low, offset));
     range.high = fmax(range.high, __shfl_xor_sync(kWholeWarp, range.high, offset));
   }
-  range.sound = __all_sync(kWholeWarp, range.sound) != 0;
+  const unsigned unsound = __ballot_sync(kWholeWarp, !range.sound);
+  const int first_lane = lane_of_thread() - part_of_thread();
+  range.sound = (unsound >> first_lane & ((1U << kRowLanes) - 1)) == 0;
   if (rule.symmetric) {
     range.high = fmax(-range.low, range.high);
     range.low = -range.high;
@@ -107,118 +123,70 @@ __device__ inline Grid grid_of(const Range& range, const GridRule& rule, double 
   return {scale, fmin(fmax(zero, 0.0), rule.top)};
 }
 
+/// Adding it to a code gives a float whose lowest byte is that code.
+inline constexpr float kCodeBase = 0x1p23F;
+/// Adding and subtracting it rounds to the nearest integer, ties to even.
+inline constexpr float kRounder = 0x1.8p23F;
+
 /// A candidate in units of the row's step.
 struct Trial {
   float scale;
   float inverse;
   float low;
   float high;
+  float base;  ///< kCodeBase - low
 };
 
 __device__ inline Trial trial_of(const Grid& grid, double step, const GridRule& rule) {
   const auto scale = static_cast<float>(grid.scale / step);
   const auto zero = static_cast<float>(grid.zero);
-  return {scale, __fdiv_rn(1.0F, scale), -zero, __fadd_rn(static_cast<float>(rule.top), -zero)};
+  return {scale, __fdiv_rn(1.0F, scale), -zero, __fadd_rn(static_cast<float>(rule.top), -zero),
+          __fadd_rn(kCodeBase, zero)};
 }
 
-/// What the target becomes.
+/// What the target is rounded to, in steps.
 __device__ inline float rounded(const Trial& trial, float target) {
   const float position = fminf(fmaxf(__fmul_rn(target, trial.inverse), trial.low), trial.high);
-  return __fmul_rn(rintf(position), trial.scale);
+  return __fsub_rn(__fadd_rn(position, kRounder), kRounder);
+}
+
+/// value - steps * scale.
+__device__ inline float residual_of(const Trial& trial, float value, float steps) {
+  return __fmaf_rn(-steps, trial.scale, value);
 }
 
 __device__ inline float added_cost(float cost, float importance, float residual) {
-  return __fadd_rn(cost, __fmul_rn(__fmul_rn(importance, residual), residual));
+  return __fmaf_rn(__fmul_rn(importance, residual), residual, cost);
 }
 
-/// S of a group by strips of columns: strip t holds rows [0, 16 (t + 1)) of its 16 columns.
-inline constexpr int kFeedbackFloats = kStrip * kStrip * kStrips * (kStrips + 1) / 2;
-__device__ inline int strip_begin(int strip) {
-  return kStrip * kStrip * strip * (strip + 1) / 2;
-}
-
-/// A group of a row in float32: shared memory, the same for all lanes.
-struct GroupTrial {
-  const float* targets;     ///< without the group's own feedback
-  const float* weights;     ///< with feedback only
-  const float* feedback;    ///< by strips
-  const float* importance;  ///< of an error in each column
-  int columns;
-};
-
-/// Rounds one strip whose sums hold the feedback of the columns before it.
-__device__ inline void round_strip(const GroupTrial& group, const Trial& trial, int strip,
-                                   float (&sums)[kStrip], float* errors, float& cost) {
-  const float* feedback = group.feedback + strip_begin(strip) + strip * kStrip * kStrip;
-#pragma unroll
-  for (int c = 0; c < kStrip; ++c) {
-    const int j = strip * kStrip + c;
-    if (j >= group.columns) break;
-    const float target = __fadd_rn(group.targets[j], sums[c]);
-    const float value = rounded(trial, target);
-    cost = added_cost(cost, group.importance[j], __fsub_rn(target, value));
-    const float error = __fsub_rn(group.weights[j], value);
-    errors[j] = error;
-#pragma unroll
-    for (int d = c + 1; d < kStrip; ++d) {
-      sums[d] = __fadd_rn(sums[d], __fmul_rn(feedback[c * kStrip + d], error));
-    }
-  }
-}
-
-/// The cost of really solving the group with the lane's candidate.
-__device__ inline float solved_cost(const GroupTrial& group, const Trial& trial) {
-  float errors[kBlock];
-  float cost = 0.0F;
-  for (int strip = 0; strip * kStrip < group.columns; ++strip) {
-    float sums[kStrip] = {};
-    const auto* rows = reinterpret_cast<const float4*>(group.feedback + strip_begin(strip));
-    for (int i = 0; i < strip * kStrip; ++i) {
-      const float error = errors[i];
-#pragma unroll
-      for (int part = 0; part < kStrip / 4; ++part) {
-        const float4 factor = rows[i * (kStrip / 4) + part];
-        sums[4 * part] = __fadd_rn(sums[4 * part], __fmul_rn(factor.x, error));
-        sums[4 * part + 1] = __fadd_rn(sums[4 * part + 1], __fmul_rn(factor.y, error));
-        sums[4 * part + 2] = __fadd_rn(sums[4 * part + 2], __fmul_rn(factor.z, error));
-        sums[4 * part + 3] = __fadd_rn(sums[4 * part + 3], __fmul_rn(factor.w, error));
-      }
-    }
-    round_strip(group, trial, strip, sums, errors, cost);
-  }
-  return cost;
-}
-
-/// The cost of rounding the targets as they are.
-__device__ inline float plain_cost(const GroupTrial& group, const Trial& trial) {
-  float cost = 0.0F;
-  for (int j = 0; j < group.columns; ++j) {
-    const float target = group.targets[j];
-    cost = added_cost(cost, group.importance[j], __fsub_rn(target, rounded(trial, target)));
-  }
-  return cost;
-}
-
-/// The candidate of least cost, the first of equal ones, in all lanes; the range itself without
-/// one. cost(trial) is called by all lanes of the warp at once.
-template <typename Cost>
-__device__ Grid search(const Range& range, const GridRule& rule, Cost cost) {
+/// The candidate of least cost, the first of equal ones, in all lanes of the row; the range itself
+/// without one. try_all(trials, costs) is called by all lanes of the warp at once.
+template <typename TryAll>
+__device__ Grid search(const Range& range, const GridRule& rule, TryAll try_all) {
   const Grid whole = grid_of(range, rule, 1.0);
-  if (!rule.searched || !isfinite(whole.scale)) return whole;
   const double step = step_of(range, rule);
   float least = __int_as_float(0x7F800000);
   int best = rule.factors.count;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int first = 0; first < rule.factors.count; first += kWarp) {
-    const int candidate = min(first + lane, rule.factors.count - 1);
-    const Grid grid = grid_of(range, rule, factor_of(rule, candidate));
-    const float own = cost(trial_of(grid, step, rule));
-    if (own < least && isfinite(grid.scale)) {
-      least = own;
-      best = candidate;
+#pragma unroll 1
+  for (int first = 0; first < rule.factors.count; first += kTrialsAtOnce) {
+    Trial trials[kTrials];
+    float costs[kTrials];
+    const int begin = first + part_of_thread();
+    const int last = rule.factors.count - 1;
+#pragma unroll
+    for (int t = 0; t < kTrials; ++t) {
+      const double factor = factor_of(rule, min(begin + t * kRowLanes, last));
+      trials[t] = trial_of(grid_of(range, rule, factor), step, rule);
+    }
+    try_all(trials, costs);
+#pragma unroll
+    for (int t = 0; t < kTrials; ++t) {
+      if (!(costs[t] < least) || !isfinite(trials[t].scale)) continue;
+      least = costs[t];
+      best = min(begin + t * kRowLanes, last);
     }
   }
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+  for (int offset = kRowLanes / 2; offset > 0; offset /= 2) {
     const float other = __shfl_xor_sync(kWholeWarp, least, offset);
     const int other_best = __shfl_xor_sync(kWholeWarp, best, offset);
     if (other < least || (other == least && other_best < best)) {
@@ -226,7 +194,8 @@ __device__ Grid search(const Range& range, const GridRule& rule, Cost cost) {
       best = other_best;
     }
   }
-  return best == rule.factors.count ? whole : grid_of(range, rule, factor_of(rule, best));
+  if (best == rule.factors.count || !isfinite(whole.scale)) return whole;
+  return grid_of(range, rule, factor_of(rule, best));
 }
 
 }  // namespace quern::gpu::grid

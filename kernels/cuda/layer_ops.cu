@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/core/fingerprint.h"
 #include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/convert.h"
 #include "kernels/cuda/elements.cuh"
@@ -32,6 +33,18 @@ __global__ void __launch_bounds__(kThreads)
   }
   found = reduce_block(found, Sum{});
   if (threadIdx.x == 0 && found > 0) atomicAdd(count, static_cast<unsigned long long>(found));
+}
+
+/// Blocks stride over x; integer atomics make the order of blocks irrelevant.
+__global__ void __launch_bounds__(kThreads)
+    fingerprint_kernel(const std::uint32_t* x, std::int64_t elems, unsigned long long* sum) {
+  unsigned long long share = 0;
+  for (std::int64_t at = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; at < elems;
+       at += std::int64_t{gridDim.x} * kThreads) {
+    share += fingerprint_share(static_cast<std::uint64_t>(at), x[at]);
+  }
+  share = reduce_block(share, Sum{});
+  if (threadIdx.x == 0) atomicAdd(sum, share);
 }
 
 /// A block copies one row of the table.
@@ -149,6 +162,15 @@ void CudaLayerOps::do_count_nonfinite(ConstTensorView x, TensorView count) {
         x.as<T>(), x.elems(), count.as<unsigned long long>());
   });
   check_launch("count_nonfinite");
+}
+
+void CudaLayerOps::do_fingerprint(ConstTensorView x, TensorView out) {
+  context_.memory.clear(out);
+  const unsigned blocks = std::min<unsigned>(block_count(x.elems(), kThreads), kCountBlocks);
+  if (blocks == 0) return;
+  fingerprint_kernel<<<blocks, kThreads, 0, context_.stream>>>(
+      x.as<std::uint32_t>(), x.elems(), out.as<unsigned long long>());
+  check_launch("fingerprint");
 }
 
 void CudaLayerOps::do_embed(ConstTensorView table, ConstTensorView ids, TensorView out) {

@@ -13,6 +13,9 @@ namespace quern {
 namespace {
 
 constexpr std::size_t kAlignment = 256;
+// Code, handles and NCCL's buffers lie outside the pool, and the pool leaves gaps.
+constexpr std::size_t kReserveBytes = std::size_t{512} << 20;
+constexpr std::size_t kReserveShare = 64;  // and this part of the device
 
 UniqueMemoryPool make_pool(int device) {
   use_device(device);
@@ -48,8 +51,17 @@ DeviceBytes memory_of_device(int device) {
 
 }  // namespace
 
-CudaMemory::CudaMemory(int device)
-    : device_(device),
+std::size_t cuda_memory_limit(int device, std::size_t cap_bytes, int sharers) {
+  const DeviceBytes now = memory_of_device(device);
+  const std::size_t share = now.free / static_cast<std::size_t>(sharers);
+  const std::size_t reserve = kReserveBytes + now.total / kReserveShare;
+  const std::size_t limit = share > reserve ? share - reserve : 0;
+  return cap_bytes == 0 ? limit : std::min(limit, cap_bytes);
+}
+
+CudaMemory::CudaMemory(int device, std::size_t limit_bytes)
+    : Memory(limit_bytes),
+      device_(device),
       total_bytes_(memory_of_device(device).total),
       pool_(make_pool(device)),
       stream_(make_stream(device)) {}
@@ -71,7 +83,7 @@ cudaError_t CudaMemory::try_allocate(std::size_t bytes, void** data) const {
 std::byte* CudaMemory::do_allocate(std::size_t bytes) {
   use_device(device_);
   // The driver names other errors than a lack of memory for sizes that no device has.
-  if (bytes > total_bytes_) refuse(bytes, used_bytes_, memory_of_device(device_));
+  if (bytes > total_bytes_) refuse(bytes, used_bytes(), memory_of_device(device_));
   const std::size_t rounded =
       (std::max<std::size_t>(bytes, 1) + kAlignment - 1) & ~(kAlignment - 1);
   void* data = nullptr;
@@ -82,18 +94,24 @@ std::byte* CudaMemory::do_allocate(std::size_t bytes) {
     check_cuda(cudaMemPoolTrimTo(pool_.get(), 0), "trim memory pool");
     status = try_allocate(rounded, &data);
   }
-  if (status == cudaErrorMemoryAllocation) refuse(bytes, used_bytes_, memory_of_device(device_));
+  if (status == cudaErrorMemoryAllocation) refuse(bytes, used_bytes(), memory_of_device(device_));
   check_cuda(status, "allocate");
-  const std::size_t used = used_bytes_ += bytes;
-  std::size_t peak = peak_bytes_;
-  while (peak < used && !peak_bytes_.compare_exchange_weak(peak, used)) {
-  }
   return static_cast<std::byte*>(data);
 }
 
-void CudaMemory::do_free(std::byte* data, std::size_t bytes) noexcept {
+void CudaMemory::do_free(std::byte* data, std::size_t /*bytes*/) noexcept {
   cudaFreeAsync(data, stream_.get());
-  used_bytes_ -= bytes;
+}
+
+HostBuffer CudaMemory::do_allocate_host(std::size_t bytes) {
+  use_device(device_);
+  void* data = nullptr;
+  if (cudaHostAlloc(&data, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault) != cudaSuccess) {
+    cudaGetLastError();  // the system locks no more pages: ordinary ones are slower, but do
+    return {new std::byte[bytes], [](const std::byte* buffer) { delete[] buffer; }, bytes};
+  }
+  const auto release = [](std::byte* buffer) { cudaFreeHost(buffer); };
+  return {static_cast<std::byte*>(data), release, bytes};
 }
 
 void CudaMemory::do_upload(std::span<const std::byte> host, std::byte* device) {

@@ -1,114 +1,70 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/errors.h"
-#include "kernels/cuda/grid.cuh"
 #include "kernels/cuda/row_block.h"
+#include "kernels/cuda/row_chain.cuh"
 
 namespace quern::gpu {
 namespace {
 
-using namespace numeric;
-using namespace grid;
+using namespace chain;
 
-constexpr int kWarps = 8;  // rows of one thread block
-constexpr int kThreads = kWarps * kWarp;
-constexpr int kSlots = kBlock / kWarp;  // columns of a block that one lane owns: lane, lane + 32 ..
-static_assert(kBlock == kBlockSteps);
-
-/// What a thread block shares.
-struct SharedGroup {
-  alignas(16) float feedback[kFeedbackFloats];
-  float importance[kBlock];
-  float targets[kWarps][kBlock];
-  float weights[kWarps][kBlock];
-};
+constexpr int kFlatThreads = 256;  // of kernels that give each element a thread
 
 struct Larger {
   __device__ double operator()(double a, double b) const { return fmax(a, b); }
 };
 
-__device__ int lane_of_thread() {
-  return static_cast<int>(threadIdx.x) % kWarp;
+__device__ std::int64_t panel_row() {
+  return std::int64_t{blockIdx.x} * kRows + row_of_thread();
 }
 
-/// One lane's columns of a row inside a block.
-struct LaneColumns {
-  double weight[kSlots];
-  double target[kSlots];
-  double error[kSlots];
-  int code[kSlots];
+/// Columns of a piece inside its block.
+struct Span {
+  int begin;
+  int end;
+
+  __device__ int count() const { return end - begin; }
 };
 
-/// Adds error times row `step` of S to the columns of the block after that step.
-__device__ void spread_in_block(const RowPanel& panel, const Block& block, std::int64_t step,
-                                double error, double (&targets)[kSlots]) {
-  const double* factors = panel.feedback + step * panel.columns + block.begin;
-  const std::int64_t at = step - block.begin;
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const std::int64_t column = slot * kWarp + lane_of_thread();
-    if (column > at && column < block.end - block.begin) {
-      targets[slot] += __ldg(factors + column) * error;
-    }
-  }
+__device__ Span span_of(const Block& block, const Piece& piece) {
+  return {static_cast<int>(piece.begin - block.begin), static_cast<int>(piece.end - block.begin)};
 }
 
-/// call(step, slot, owner) for steps [begin, end) of the block, slot a constant of the unrolling.
-template <typename Call>
-__device__ void for_steps(const Block& block, std::int64_t begin, std::int64_t end, Call call) {
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const std::int64_t first = block.begin + slot * kWarp;
-    const std::int64_t last = min(end, first + kWarp);
-    for (std::int64_t step = max(begin, first); step < last; ++step) {
-      call(step, slot, static_cast<int>(step - first));
-    }
-  }
-}
-
-/// What the group's columns would be rounded at if none of them caused an error.
-__device__ void expect_group(const RowPanel& panel, const Block& block, const Piece& piece,
-                             const LaneColumns& lane, double (&expected)[kSlots]) {
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) expected[slot] = lane.target[slot];
-  if (panel.feedback == nullptr || piece.group_begin == 0) return;
-  const Block group{block.begin, piece.end, 0, 0};
-  for_steps(block, piece.begin, piece.end, [&](std::int64_t step, int slot, int owner) {
-    const double drift = __shfl_sync(kWholeWarp, lane.weight[slot] - expected[slot], owner);
-    spread_in_block(panel, group, step, drift, expected);
-  });
-}
-
-/// The thread block's copy of S and of the importance of a group's columns.
-__device__ void stage_group(const RowPanel& panel, const Piece& piece, SharedGroup& shared) {
+/// Copies S and the importance of a group's columns. Called by all threads.
+__device__ void stage_search(const RowPanel& panel, const Piece& piece, SharedBlock& shared) {
   const int columns = static_cast<int>(piece.end - piece.begin);
   double largest = 0.0;
   for (int j = lane_of_thread(); j < columns && panel.importance != nullptr; j += kWarp) {
     largest = fmax(largest, panel.importance[piece.begin + j]);
   }
   largest = reduce_lanes(largest, Larger{});
-  for (int j = static_cast<int>(threadIdx.x); j < columns; j += kThreads) {
-    shared.importance[j] =
-        largest > 0.0 ? static_cast<float>(panel.importance[piece.begin + j] / largest) : 1.0F;
+  const int own = static_cast<int>(threadIdx.x);
+  float importance = own < columns ? 1.0F : 0.0F;
+  if (own < columns && largest > 0.0) {
+    importance = static_cast<float>(panel.importance[piece.begin + own] / largest);
   }
+  shared.importance[own] = importance;
   if (panel.feedback == nullptr) return;
+  const double* corner = panel.feedback + piece.begin * panel.columns + piece.begin;
+  const auto stride = static_cast<int>(panel.columns);
   for (int strip = 0; strip * kStrip < columns; ++strip) {
-    float* out = shared.feedback + strip_begin(strip);
-    for (int at = static_cast<int>(threadIdx.x); at < (strip + 1) * kStrip * kStrip;
-         at += kThreads) {
-      const int i = at / kStrip;
-      const int j = strip * kStrip + at % kStrip;
+    const int j = strip * kStrip + own % kStrip;
+    float* out = shared.operands.feedback + strip_begin(strip);
+#pragma unroll 8
+    for (int i = own / kStrip; i < (strip + 1) * kStrip; i += kThreads / kStrip) {
       const bool inside = i < j && j < columns;
-      const double* row = panel.feedback + (piece.begin + i) * panel.columns + piece.begin;
-      out[at] = inside ? static_cast<float>(row[j]) : 0.0F;
+      const double factor = inside ? __ldg(corner + (i * stride + j)) : 0.0;
+      out[i * kStrip + j % kStrip] = static_cast<float>(factor);
     }
   }
 }
 
-/// Writes a grid of the row; lane 0 of its warp.
-__device__ void store_grid(const RowPanel& panel, const Grid& grid, std::int64_t group,
-                           std::int64_t row) {
-  if (lane_of_thread() != 0) return;
+/// Writes a grid of the row.
+__device__ void store_grid(const RowPanel& panel, const Grid& grid, std::int64_t group) {
+  const std::int64_t row = panel_row();
+  if (part_of_thread() != 0 || row >= panel.rows) return;
   const std::int64_t at = group * panel.module_rows + panel.first_row + row;
   panel.scales[at] = __half_as_ushort(__double2half(grid.scale));
   panel.zeros[at] = static_cast<std::uint8_t>(grid.zero);
@@ -117,106 +73,138 @@ __device__ void store_grid(const RowPanel& panel, const Grid& grid, std::int64_t
             static_cast<unsigned long long>(panel.first_row + row));
 }
 
-__device__ Grid stored_grid(const RowPanel& panel, std::int64_t group, std::int64_t row) {
-  const std::int64_t at = group * panel.module_rows + panel.first_row + row;
+__device__ Grid stored_grid(const RowPanel& panel, std::int64_t group) {
+  const std::int64_t row = panel.first_row + min(panel_row(), panel.rows - 1);
+  const std::int64_t at = group * panel.module_rows + row;
   return {static_cast<double>(__half2float(__ushort_as_half(panel.scales[at]))),
           static_cast<double>(panel.zeros[at])};
 }
 
-/// The grid of a group that lies in the block, solved with each candidate where there is feedback.
-__device__ Grid choose_grid(const RowPanel& panel, const Block& block, const Piece& piece,
-                            const GridRule& rule, const LaneColumns& lane, SharedGroup& shared) {
-  double expected[kSlots];
-  expect_group(panel, block, piece, lane, expected);
-  Range range;
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const std::int64_t step = block.begin + slot * kWarp + lane_of_thread();
-    if (step >= piece.begin && step < piece.end) range.take(expected[slot]);
-  }
-  range = join_range(range, rule);
-  const double unit = 1.0 / step_of(range, rule);
-  const bool solved = panel.feedback != nullptr;
-  float* targets = shared.targets[threadIdx.x / kWarp];
-  float* weights = shared.weights[threadIdx.x / kWarp];
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const std::int64_t step = block.begin + slot * kWarp + lane_of_thread();
-    if (step < piece.begin || step >= piece.end) continue;
-    targets[step - piece.begin] =
-        static_cast<float>((solved ? lane.target[slot] : expected[slot]) * unit);
-    weights[step - piece.begin] = static_cast<float>(lane.weight[slot] * unit);
-  }
+/// The range of what the columns would be rounded at if none of them caused an error.
+__device__ Range expected_range(const RowPanel& panel, const Block& block, const Span& span,
+                                const GridRule& rule, SharedBlock& shared) {
+  const double* values = shared.values[row_of_thread()];
+  auto& expected = shared.scratch[warp_of_thread()].expected;
+  double* own = expected[lane_of_thread() / kRowLanes];
+  for (int j = span.begin + part_of_thread(); j < span.end; j += kRowLanes) own[j] = values[j];
   __syncwarp();
-  const GroupTrial group{targets, weights, shared.feedback, shared.importance,
-                         static_cast<int>(piece.end - piece.begin)};
-  return search(range, rule, [&](const Trial& trial) {
-    return solved ? solved_cost(group, trial) : plain_cost(group, trial);
+  if (panel.feedback != nullptr && block.begin + span.begin > 0) {
+    solve_chain(panel, block.begin, {span.begin, span.end, span.end}, shared.operands.chain,
+                expected, [](const Column&, double target, double weight) {
+                  return Outcome{weight - target, target};
+                });
+  }
+  Range range;
+  for (int j = span.begin + part_of_thread(); j < span.end; j += kRowLanes) range.take(own[j]);
+  return join_range(range, rule);
+}
+
+/// Searches the grid of a whole group. Called by all threads; the operands are staged again.
+__device__ Grid search_group(const RowPanel& panel, const Block& block, const Piece& piece,
+                             const Range& range, const GridRule& rule, SharedBlock& shared) {
+  const Span span = span_of(block, piece);
+  TrialRows& trial = shared.scratch[warp_of_thread()].trial;
+  float* targets = trial.targets[lane_of_thread() / kRowLanes];
+  float* weights = trial.weights[lane_of_thread() / kRowLanes];
+  const double* values = shared.values[row_of_thread()] + span.begin;
+  const double* originals = shared.operands.chain.weights[row_of_thread()] + span.begin;
+  const double unit = 1.0 / step_of(range, rule);
+  const int padded = (span.count() + kStrip - 1) / kStrip * kStrip;
+  __syncwarp();  // what was expected makes room
+  for (int j = part_of_thread(); j < padded; j += kRowLanes) {
+    const bool inside = j < span.count();
+    targets[j] = inside ? static_cast<float>(values[j] * unit) : 0.0F;
+    weights[j] = inside ? static_cast<float>(originals[j] * unit) : 0.0F;
+  }
+  __syncthreads();  // the weights make room for S
+  stage_search(panel, piece, shared);
+  __syncthreads();
+  const GroupTrial group{targets, weights, shared.operands.feedback, shared.importance,
+                         span.count()};
+  const bool solved = panel.feedback != nullptr;
+  const Grid grid = search(range, rule, [&](const auto& trials, auto& costs) {
+    solved ? solve_trials(group, trials, costs) : plain_trials(group, trials, costs);
   });
+  __syncthreads();
+  stage_chain(panel, block.begin, span.begin, span.end, shared.operands.chain);
+  __syncthreads();
+  return grid;
 }
 
 /// codes = clamp(round(target / scale) + zero, 0, top) with ties to even, one step after another.
-__device__ void round_piece(const RowPanel& panel, const Block& block, const Piece& piece,
-                            const Grid& grid, double top, LaneColumns& lane) {
-  for_steps(block, piece.begin, piece.end, [&](std::int64_t step, int slot, int owner) {
-    const double weight = __shfl_sync(kWholeWarp, lane.weight[slot], owner);
-    const double target = __shfl_sync(kWholeWarp, lane.target[slot], owner);
-    const double position = fmin(fmax(target / grid.scale, -grid.zero), top - grid.zero);
-    const double steps = rint(position);
-    const double error = __dsub_rn(weight, __dmul_rn(steps, grid.scale));
-    if (lane_of_thread() == owner) {
-      lane.error[slot] = error;
-      lane.code[slot] = static_cast<int>(steps + grid.zero);
-    }
-    if (panel.feedback != nullptr) spread_in_block(panel, block, step, error, lane.target);
-  });
+__device__ void round_piece(const RowPanel& panel, const Block& block, const Span& span,
+                            const Grid& grid, double top, SharedBlock& shared) {
+  const int zero = static_cast<int>(grid.zero);
+  const int highest = static_cast<int>(top) - zero;
+  const double inverse = 1.0 / grid.scale;
+  std::uint8_t* codes = shared.codes[row_of_thread()];
+  const auto width = static_cast<int>(block.end - block.begin);
+  solve_chain(panel, block.begin, {span.begin, span.end, width}, shared.operands.chain,
+              shared.values + warp_of_thread() * kWarpRows,
+              [&](const Column& column, double target, double weight) {
+                // One correction with the exact remainder gives the quotient as a division does.
+                const double near = target * inverse;
+                const double rest = __fma_rn(-near, grid.scale, target);
+                const double quotient = __fma_rn(rest, inverse, near);
+                const int steps = min(max(__double2int_rn(quotient), -zero), highest);
+                if (column.owned) codes[column.index] = static_cast<std::uint8_t>(steps + zero);
+                const double error = __fma_rn(-static_cast<double>(steps), grid.scale, weight);
+                return Outcome{error, error};
+              });
 }
 
-/// One warp per row, kWarps rows per thread block; a lane owns every 32nd column of the block.
-__global__ void __launch_bounds__(kThreads)
-    round_block_kernel(RowPanel panel, Block block, GridRule rule) {
-  __shared__ SharedGroup shared;
-  const std::int64_t row = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
-  const bool active = row < panel.rows;
-  const std::int64_t width = block.end - block.begin;
-  LaneColumns lane{};
+/// A thread reads one column of each row; rows beyond the panel are zeros.
+__device__ void read_columns(const double* in, std::int64_t stride, std::int64_t rows, int width,
+                             double (*values)[kValueStride]) {
+  const std::int64_t first = std::int64_t{blockIdx.x} * kRows;
+  const int column = static_cast<int>(threadIdx.x);
 #pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const std::int64_t column = slot * kWarp + lane_of_thread();
-    if (!active || column >= width) continue;
-    lane.weight[slot] = panel.weights[row * panel.columns + block.begin + column];
-    lane.target[slot] = panel.targets[row * panel.columns + block.begin + column];
+  for (int row = 0; row < kRows; ++row) {
+    const bool inside = column < width && first + row < rows;
+    values[row][column] = inside ? in[(first + row) * stride + column] : 0.0;
   }
+}
+
+__global__ void __launch_bounds__(kThreads, 3)
+    round_block_kernel(RowPanel panel, Block block, GridRule rule) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  auto& shared = *reinterpret_cast<SharedBlock*>(memory);
+  const auto width = static_cast<int>(block.end - block.begin);
+  read_columns(panel.targets + block.begin, panel.columns, panel.rows, width, shared.values);
   for (std::int64_t i = 0; i < block.pieces; ++i) {
     const Piece piece = panel.pieces[block.first_piece + i];
-    const bool whole = piece.begin == piece.group_begin && piece.end == piece.group_end;
-    if (whole && rule.searched) {
-      __syncthreads();  // the group before may still be read
-      stage_group(panel, piece, shared);
-      __syncthreads();
+    const Span span = span_of(block, piece);
+    __syncthreads();  // the piece before may still be at work
+    stage_chain(panel, block.begin, span.begin, span.end, shared.operands.chain);
+    __syncthreads();
+    Grid grid;
+    if (piece.begin == piece.group_begin && piece.end == piece.group_end) {
+      const Range range = expected_range(panel, block, span, rule, shared);
+      grid = rule.searched ? search_group(panel, block, piece, range, rule, shared)
+                           : grid_of(range, rule, 1.0);
+      store_grid(panel, grid, piece.index);
+    } else {
+      grid = stored_grid(panel, piece.index);
     }
-    if (!active) continue;
-    const Grid grid = whole ? choose_grid(panel, block, piece, rule, lane, shared)
-                            : stored_grid(panel, piece.index, row);
-    if (whole) store_grid(panel, grid, piece.index, row);
-    round_piece(panel, block, piece, grid, rule.top, lane);
+    round_piece(panel, block, span, grid, rule.top, shared);
   }
-  if (!active) return;
+  __syncthreads();
+  const std::int64_t first = std::int64_t{blockIdx.x} * kRows;
+  const auto column = static_cast<int>(threadIdx.x);
+  if (column >= width) return;
+  const std::int64_t k = panel.order[block.begin + column];
 #pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const std::int64_t column = slot * kWarp + lane_of_thread();
-    if (column >= width) continue;
-    panel.errors[row * kBlock + column] = lane.error[slot];
-    const std::int64_t k = panel.order[block.begin + column];
-    panel.codes[(panel.first_row + row) * panel.columns + k] =
-        static_cast<std::uint8_t>(lane.code[slot]);
+  for (int row = 0; row < kRows; ++row) {
+    if (first + row >= panel.rows) break;
+    panel.errors[(first + row) * kErrorSteps + column] = shared.values[row][column];
+    panel.codes[(panel.first_row + first + row) * panel.columns + k] = shared.codes[row][column];
   }
 }
 
 /// Thread x: one step; block y: rows y, y + gridDim.y, ...
 template <typename T>
 __global__ void load_kernel(RowPanel panel, const T* weight, double* weights) {
-  const std::int64_t step = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t step = std::int64_t{blockIdx.x} * kFlatThreads + threadIdx.x;
   if (step >= panel.columns) return;
   const std::int64_t k = panel.order[step];
   for (std::int64_t row = blockIdx.y; row < panel.rows; row += gridDim.y) {
@@ -229,7 +217,7 @@ __global__ void load_kernel(RowPanel panel, const T* weight, double* weights) {
 /// Thread x: one step of the group; block y: rows y, y + gridDim.y, ...
 __global__ void begin_expected_kernel(RowPanel panel, Piece group) {
   const std::int64_t length = group.group_end - group.group_begin;
-  const std::int64_t step = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t step = std::int64_t{blockIdx.x} * kFlatThreads + threadIdx.x;
   if (step >= length) return;
   for (std::int64_t row = blockIdx.y; row < panel.rows; row += gridDim.y) {
     panel.expected[row * length + step] =
@@ -237,75 +225,81 @@ __global__ void begin_expected_kernel(RowPanel panel, Piece group) {
   }
 }
 
-/// One warp per row; a lane owns every 32nd of the block's columns.
-__global__ void drift_kernel(RowPanel panel, Piece group, Block block) {
-  const std::int64_t row = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
-  if (row >= panel.rows) return;
+/// Rows as in round_block_kernel.
+__global__ void __launch_bounds__(kThreads) drift_kernel(RowPanel panel, Piece group, Block block) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  auto& shared = *reinterpret_cast<SharedBlock*>(memory);
+  ChainOperands& operands = shared.operands.chain;
   const std::int64_t length = group.group_end - group.group_begin;
-  const std::int64_t width = block.end - block.begin;
-  const double* weights = panel.weights + row * panel.columns + block.begin;
-  double* in_group = panel.expected + row * length + (block.begin - group.group_begin);
-  double expected[kSlots] = {};
-  double weight[kSlots] = {};
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const std::int64_t column = slot * kWarp + lane_of_thread();
-    if (column >= width) continue;
-    expected[slot] = in_group[column];
-    weight[slot] = weights[column];
-  }
-  for_steps(block, block.begin, block.end, [&](std::int64_t step, int slot, int owner) {
-    const double drift = __shfl_sync(kWholeWarp, weight[slot] - expected[slot], owner);
-    spread_in_block(panel, block, step, drift, expected);
-  });
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const std::int64_t column = slot * kWarp + lane_of_thread();
-    if (column >= width) continue;
-    in_group[column] = expected[slot];
-    panel.errors[row * kBlock + column] = weight[slot] - expected[slot];
+  const auto width = static_cast<int>(block.end - block.begin);
+  double* in_group = panel.expected + (block.begin - group.group_begin);
+  read_columns(in_group, length, panel.rows, width, shared.values);
+  stage_chain(panel, block.begin, 0, width, operands);
+  __syncthreads();
+  solve_chain(panel, block.begin, {0, width, width}, operands,
+              shared.values + warp_of_thread() * kWarpRows,
+              [](const Column&, double target, double weight) {
+                return Outcome{weight - target, target};
+              });
+  __syncthreads();
+  const std::int64_t first = std::int64_t{blockIdx.x} * kRows;
+  const auto column = static_cast<int>(threadIdx.x);
+  if (column >= width) return;
+  for (int row = 0; row < kRows && first + row < panel.rows; ++row) {
+    const double expected = shared.values[row][column];
+    in_group[(first + row) * length + column] = expected;
+    panel.errors[(first + row) * kErrorSteps + column] = operands.weights[row][column] - expected;
   }
 }
 
-/// One warp per row; in the search a lane tries its candidate on 32 columns after another.
-__global__ void large_group_kernel(RowPanel panel, Piece group, GridRule rule) {
-  const std::int64_t row = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
-  if (row >= panel.rows) return;
+/// Eight lanes per row, as in round_block_kernel; they load a column each and try it on all.
+__global__ void __launch_bounds__(kThreads)
+    large_group_kernel(RowPanel panel, Piece group, GridRule rule) {
   const std::int64_t length = group.group_end - group.group_begin;
-  const double* expected = panel.expected + row * length;
+  const double* expected = panel.expected + min(panel_row(), panel.rows - 1) * length;
   const double* importance =
       panel.importance == nullptr ? nullptr : panel.importance + group.group_begin;
   Range range;
   double largest = 0.0;
-  for (std::int64_t j = lane_of_thread(); j < length; j += kWarp) {
+  for (std::int64_t j = part_of_thread(); j < length; j += kRowLanes) {
     range.take(expected[j]);
     if (importance != nullptr) largest = fmax(largest, importance[j]);
   }
-  largest = reduce_lanes(largest, Larger{});
+  largest = reduce_lanes<kRowLanes>(largest, Larger{});
   range = join_range(range, rule);
   const double unit = 1.0 / step_of(range, rule);
-  const Grid grid = search(range, rule, [&](const Trial& trial) {
-    float cost = 0.0F;
-    for (std::int64_t begin = 0; begin < length; begin += kWarp) {
-      const std::int64_t j = begin + lane_of_thread();
-      const bool inside = j < length;
-      const float own_target = inside ? static_cast<float>(expected[j] * unit) : 0.0F;
-      const float own_importance =
-          inside && largest > 0.0 ? static_cast<float>(importance[j] / largest) : 1.0F;
-      const int count = static_cast<int>(min(std::int64_t{kWarp}, length - begin));
-      for (int i = 0; i < count; ++i) {
-        const float target = __shfl_sync(kWholeWarp, own_target, i);
-        const float weight = __shfl_sync(kWholeWarp, own_importance, i);
-        cost = added_cost(cost, weight, __fsub_rn(target, rounded(trial, target)));
+  const auto try_all = [&](const Trial(&trials)[kTrials], float(&costs)[kTrials]) {
+    for (float& cost : costs) cost = 0.0F;
+    for (std::int64_t begin = 0; begin < length; begin += kRowLanes) {
+      const std::int64_t j = begin + part_of_thread();
+      const float own_target = j < length ? static_cast<float>(expected[j] * unit) : 0.0F;
+      float own_importance = j < length ? 1.0F : 0.0F;
+      if (j < length && largest > 0.0) own_importance = static_cast<float>(importance[j] / largest);
+      for (int i = 0; i < kRowLanes; ++i) {
+        const float target = __shfl_sync(kWholeWarp, own_target, i, kRowLanes);
+        const float weight = __shfl_sync(kWholeWarp, own_importance, i, kRowLanes);
+        add_column(trials, target, weight, costs);
       }
     }
-    return cost;
-  });
-  store_grid(panel, grid, group.index, row);
+  };
+  Grid grid = grid_of(range, rule, 1.0);
+  if (rule.searched) grid = search(range, rule, try_all);
+  store_grid(panel, grid, group.index);
+}
+
+/// The launch of a kernel that works on a SharedBlock.
+template <typename... Parameters>
+void launch_rows(CudaContext& context, void (*kernel)(RowPanel, Parameters...),
+                 const RowPanel& panel, const std::type_identity_t<Parameters>&... rest) {
+  constexpr auto kBytes = static_cast<int>(sizeof(SharedBlock));
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+             "quantize");
+  kernel<<<block_count(panel.rows, kRows), kThreads, kBytes, context.stream>>>(panel, rest...);
+  check_launch("quantize");
 }
 
 dim3 grid_over(std::int64_t across, std::int64_t down) {
-  return {block_count(across, kThreads),
+  return {block_count(across, kFlatThreads),
           static_cast<unsigned>(std::min<std::int64_t>(down, 65535))};
 }
 
@@ -315,7 +309,7 @@ void load_panel(CudaContext& context, const RowPanel& panel, ConstTensorView wei
                 double* weights) {
   with_plain_float(weight.dtype, [&](auto element) {
     using T = typename decltype(element)::Type;
-    load_kernel<<<grid_over(panel.columns, panel.rows), kThreads, 0, context.stream>>>(
+    load_kernel<<<grid_over(panel.columns, panel.rows), kFlatThreads, 0, context.stream>>>(
         panel, weight.as<T>(), weights);
   });
   check_launch("quantize");
@@ -323,28 +317,24 @@ void load_panel(CudaContext& context, const RowPanel& panel, ConstTensorView wei
 
 void round_block(CudaContext& context, const RowPanel& panel, const Block& block,
                  const GridSpec& grid) {
-  round_block_kernel<<<block_count(panel.rows, kWarps), kThreads, 0, context.stream>>>(
-      panel, block, make_rule(grid));
-  check_launch("quantize");
+  launch_rows(context, round_block_kernel, panel, block, make_rule(grid));
 }
 
 void begin_expected(CudaContext& context, const RowPanel& panel, const Piece& group) {
   const std::int64_t length = group.group_end - group.group_begin;
-  begin_expected_kernel<<<grid_over(length, panel.rows), kThreads, 0, context.stream>>>(panel,
-                                                                                        group);
+  begin_expected_kernel<<<grid_over(length, panel.rows), kFlatThreads, 0, context.stream>>>(panel,
+                                                                                            group);
   check_launch("quantize");
 }
 
 void drift_block(CudaContext& context, const RowPanel& panel, const Piece& group,
                  std::int64_t begin, std::int64_t end) {
-  drift_kernel<<<block_count(panel.rows, kWarps), kThreads, 0, context.stream>>>(
-      panel, group, Block{begin, end, 0, 0});
-  check_launch("quantize");
+  launch_rows(context, drift_kernel, panel, group, Block{begin, end, 0, 0});
 }
 
 void search_large_group(CudaContext& context, const RowPanel& panel, const Piece& group,
                         const GridSpec& grid) {
-  large_group_kernel<<<block_count(panel.rows, kWarps), kThreads, 0, context.stream>>>(
+  large_group_kernel<<<block_count(panel.rows, kRows), kThreads, 0, context.stream>>>(
       panel, group, make_rule(grid));
   check_launch("quantize");
 }

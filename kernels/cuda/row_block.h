@@ -27,6 +27,7 @@ struct Block {
 };
 
 inline constexpr std::int64_t kBlockSteps = 128;
+inline constexpr std::int64_t kErrorSteps = 512;  // whose errors wait for one product
 
 /// Rows of a module on their way; all pointers are the device's.
 struct RowPanel {
@@ -36,7 +37,7 @@ struct RowPanel {
   std::int64_t module_rows;   ///< N
   const double* weights;      ///< [rows, K] in solve order
   double* targets;            ///< [rows, K] weights plus what earlier errors add to them
-  double* errors;             ///< [rows, 128] weight - rounded value of a block
+  double* errors;             ///< [rows, stride kErrorSteps] weight - rounded value of a block
   double* expected;           ///< [rows, largest group] if a group is larger than a block
   const double* feedback;     ///< S [K, K] or none
   const double* importance;   ///< [K] or none

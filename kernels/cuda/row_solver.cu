@@ -42,12 +42,18 @@ Blocks cut_blocks(const std::vector<ColumnGroup>& groups) {
   return cut;
 }
 
-/// Adds what the errors of steps [begin, end) mean for steps [end, limit) to `out`, whose first
-/// column is step `end`.
-void spread(CudaContext& context, const RowPanel& panel, std::int64_t begin, std::int64_t end,
-            std::int64_t limit, MatrixF64 out) {
-  multiply_f64(context, {panel.rows, limit - end, end - begin, true}, {panel.errors, kBlockSteps},
-               {panel.feedback + begin * panel.columns + end, panel.columns}, out);
+struct Steps {
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+/// Adds what the errors of `steps` mean for steps [out.begin, out.end) to `to`, whose first column
+/// is step out.begin.
+void spread(CudaContext& context, const RowPanel& panel, const Steps& steps, const Steps& out,
+            MatrixF64 to) {
+  multiply_f64(context, {panel.rows, out.end - out.begin, steps.end - steps.begin, true},
+               {panel.errors, kErrorSteps},
+               {panel.feedback + steps.begin * panel.columns + out.begin, panel.columns}, to);
 }
 
 /// The grid of a group larger than a block, before its first block is rounded.
@@ -59,22 +65,67 @@ void start_large_group(CudaContext& context, const RowPanel& panel, const Piece&
   for (std::int64_t begin = group.group_begin; drifts && begin < group.group_end;) {
     const std::int64_t end = std::min(begin + kBlockSteps, group.group_end);
     drift_block(context, panel, group, begin, end);
-    spread(context, panel, begin, end, group.group_end,
+    spread(context, panel, {begin, end}, {end, group.group_end},
            {panel.expected + (end - group.group_begin), length});
     begin = end;
   }
   search_large_group(context, panel, group, grid);
 }
 
+/// Errors of a block are felt at once in the steps up to kErrorSteps from the first block that
+/// waits; for those beyond, several blocks share a product. So targets are read and written less.
+class PanelErrors {
+ public:
+  PanelErrors(CudaContext& context, const RowPanel& panel) : context_(context), panel_(panel) {}
+
+  /// The panel with the place for the errors of a block that starts where the last one ended.
+  RowPanel place_for(const Block& block) {
+    if (block.end > limit_) flush();
+    if (waiting_.begin == waiting_.end) {
+      waiting_ = {block.begin, block.begin};
+      limit_ = std::min(block.begin + kErrorSteps, panel_.columns);
+    }
+    RowPanel panel = panel_;
+    panel.errors += block.begin - waiting_.begin;
+    return panel;
+  }
+
+  void add(const Block& block, const RowPanel& panel) {
+    spread_to(panel, {block.begin, block.end}, {block.end, limit_});
+    waiting_.end = block.end;
+  }
+
+  /// Now all later targets hold all errors.
+  void flush() {
+    spread_to(panel_, waiting_, {limit_, panel_.columns});
+    waiting_ = {};
+    limit_ = 0;
+  }
+
+ private:
+  void spread_to(const RowPanel& panel, const Steps& steps, const Steps& out) {
+    if (panel.feedback == nullptr || steps.begin == steps.end) return;
+    spread(context_, panel, steps, out, {panel.targets + out.begin, panel.columns});
+  }
+
+  CudaContext& context_;
+  const RowPanel& panel_;
+  Steps waiting_{};
+  std::int64_t limit_ = 0;
+};
+
 void solve_panel(CudaContext& context, const RowPanel& panel, const Blocks& cut,
                  const GridSpec& grid) {
+  PanelErrors errors(context, panel);
   for (const Block& block : cut.blocks) {
     const Piece& first = cut.pieces[static_cast<std::size_t>(block.first_piece)];
-    if (first.starts_group() && !first.ends_group()) start_large_group(context, panel, first, grid);
-    round_block(context, panel, block, grid);
-    if (panel.feedback == nullptr) continue;
-    spread(context, panel, block.begin, block.end, panel.columns,
-           {panel.targets + block.end, panel.columns});
+    if (first.starts_group() && !first.ends_group()) {
+      errors.flush();  // its grid is chosen from all its targets
+      start_large_group(context, panel, first, grid);
+    }
+    const RowPanel place = errors.place_for(block);
+    round_block(context, place, block, grid);
+    errors.add(block, place);
   }
 }
 
@@ -88,7 +139,7 @@ class PanelSolver {
     Memory& memory = context.memory;
     weights_ = memory.allocate(DType::f64, {most_rows, columns});
     targets_ = memory.allocate(DType::f64, {most_rows, columns});
-    errors_ = memory.allocate(DType::f64, {most_rows, kBlockSteps});
+    errors_ = memory.allocate(DType::f64, {most_rows, kErrorSteps});
     if (largest_group > kBlockSteps) {
       expected_ = memory.allocate(DType::f64, {most_rows, largest_group});
     }

@@ -135,6 +135,10 @@ Fields table_fields() {
               "Least error weighted by the gradients (kmeans), or of the module's outputs (lnq)",
               kOfTables, [](auto& run) -> auto& { return run.quantize.codebook_search; }),
           row<RunFile>(
+              "quantize.codebook_damping", real(0, 100),
+              "Fraction of the mean diagonal that lnq adds to its statistics", kOfTables,
+              [](auto& run) -> auto& { return run.quantize.codebook_damping; }),
+          row<RunFile>(
               "quantize.target_bits", real_from(2, 8),
               "Instead of bits: mean per weight in the file, tables and outliers included; these "
               "are then "
@@ -198,6 +202,10 @@ Fields run_fields() {
               "Precision of weights and activations on a GPU; auto: the model's. The CPU computes "
               "in float32",
               kFree, [](auto& run) -> auto& { return run.run.activation_type; }),
+          row<RunFile>(
+              "run.gpu_memory", byte_size(0, kExact),
+              "Memory a rank may take of its GPU; 0: what is free at the start", kFree,
+              [](auto& run) -> auto& { return run.run.gpu_memory_bytes; }),
           row<RunFile>(
               "run.resume", choice(kNames<Resume>),
               "Continue what the directory holds: if it fits, always, or never", kFree,

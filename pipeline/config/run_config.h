@@ -81,6 +81,7 @@ struct QuantizeConfig {
   Sparsity sparsity;
   CodebookType codebook_type = CodebookType::float32;
   CodebookSearch codebook_search = CodebookSearch::kmeans;
+  double codebook_damping = 0.5;  ///< of lnq; keeps codes from fitting what H has by chance
   std::optional<double> target_bits;  ///< mean bits per quantized weight in the file, tables and
                                       ///< outliers included; then bits is not used
   bool lm_head = false;
@@ -103,6 +104,7 @@ struct RunConfig {
   std::filesystem::path directory;
   Device device = Device::automatic;
   ActivationType activation_type = ActivationType::automatic;  ///< the CPU has float32 only
+  std::uint64_t gpu_memory_bytes = 0;  ///< of a rank; 0: what is free at the start
   Resume resume = Resume::automatic;
   Statistics statistics = Statistics::discard;
   std::filesystem::path statistics_directory;  ///< empty: "statistics" in the run directory

@@ -9,27 +9,36 @@
 
 namespace quern {
 
-Activations::Activations(RunContext& context, const MicroBatches& batches, std::string kind)
-    : context_(context), batches_(batches), kind_(std::move(kind)) {
+Activations::Activations(RunContext& context, const MicroBatches& batches,
+                         const RoundPlacement& placement, std::string kind)
+    : context_(context),
+      batches_(batches),
+      kind_(std::move(kind)),
+      states_(context.session.backend->memory(), placement) {}
+
+/// This rank's micro-batches, by round.
+std::vector<std::int64_t> Activations::own_batches() const {
+  std::vector<std::int64_t> own;
   for (std::int64_t round = 0; round < rounds(); ++round) {
-    const Session& session = context.session;
-    if (batches.of_round(round, session.rank(), session.ranks()) >= 0) states_.emplace_back();
+    const Session& session = context_.session;
+    const std::int64_t m = batches_.of_round(round, session.rank(), session.ranks());
+    if (m >= 0) own.push_back(m);
   }
+  return own;
 }
 
 BlockState* Activations::in_round(std::int64_t round) {
-  const auto index = static_cast<std::size_t>(round);
-  return index < states_.size() ? &states_[index] : nullptr;
+  return round < states_.rounds() ? &states_.at(round) : nullptr;
 }
 
 void Activations::embed(Forward& forward, const LayerWeights& ends) {
-  const Session& session = context_.session;
-  for (std::size_t i = 0; i < states_.size(); ++i) {
-    const std::int64_t m =
-        batches_.of_round(static_cast<std::int64_t>(i), session.rank(), session.ranks());
-    states_[i].residual = forward.embed(ends, batches_.ids(m));
+  std::int64_t round = 0;
+  for (const std::int64_t m : own_batches()) {
+    BlockState state;
+    state.residual = forward.embed(ends, batches_.ids(m));
+    states_.put(round++, std::move(state));
   }
-  session.backend->memory().synchronize();
+  context_.session.backend->memory().synchronize();
 }
 
 std::vector<std::string> Activations::names(std::int64_t layer) const {
@@ -46,13 +55,14 @@ void Activations::save(std::int64_t layer) {
   const std::vector<std::string> all = names(layer);
   std::vector<JournalEntry> written;
   run_agreed(session, [&] {
-    for (std::size_t i = 0; i < states_.size(); ++i) {
-      const auto m = static_cast<std::size_t>(
-          batches_.of_round(static_cast<std::int64_t>(i), session.rank(), session.ranks()));
-      if (context_.store.contains(all[m])) continue;  // restored from there
+    std::int64_t round = 0;
+    for (const std::int64_t m : own_batches()) {
+      const std::string& name = all[static_cast<std::size_t>(m)];
+      const std::int64_t own = round++;
+      if (context_.store.contains(name)) continue;  // restored from there
       Bundle bundle{"{}", {}};
-      bundle.arrays["residual"] = session.backend->memory().to_host(states_[i].residual.view());
-      written.push_back(context_.store.write(all[m], bundle));
+      bundle.arrays["residual"] = states_.residual_on_host(own);
+      written.push_back(context_.store.write(name, bundle));
     }
   });
   acknowledge(session, context_.store, written);
@@ -80,17 +90,19 @@ void Activations::restore(std::int64_t layer) {
   Session& session = context_.session;
   const std::vector<std::string> all = names(layer);
   run_agreed(session, [&] {
-    for (std::size_t i = 0; i < states_.size(); ++i) {
-      const auto m = static_cast<std::size_t>(
-          batches_.of_round(static_cast<std::int64_t>(i), session.rank(), session.ranks()));
-      const auto bundle = context_.store.read(all[m]);
+    std::int64_t round = 0;
+    for (const std::int64_t m : own_batches()) {
+      const std::string& name = all[static_cast<std::size_t>(m)];
+      const auto bundle = context_.store.read(name);
       if (!bundle || !bundle->arrays.contains("residual")) {
         throw StoreError(
             fmt::format("{}: saved activations cannot be read back; delete the folder "
                         "'activations' of the run directory and run again",
-                        all[m]));
+                        name));
       }
-      states_[i].residual = session.backend->memory().to_device(bundle->arrays.at("residual"));
+      BlockState state;
+      state.residual = session.backend->memory().to_device(bundle->arrays.at("residual"));
+      states_.put(round++, std::move(state));
     }
   });
 }

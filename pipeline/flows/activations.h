@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pipeline/model/forward.h"
+#include "pipeline/round_states.h"
 #include "pipeline/run_context.h"
 
 namespace quern {
@@ -15,12 +16,19 @@ class Activations {
  public:
   /// kind: what the residuals are, "layer" inputs or "gradient" at a layer's input; names the
   /// files.
-  Activations(RunContext& context, const MicroBatches& batches, std::string kind = "layer");
+  Activations(RunContext& context, const MicroBatches& batches, const RoundPlacement& placement,
+              std::string kind = "layer");
 
   const MicroBatches& batches() const noexcept { return batches_; }
   std::int64_t rounds() const { return batches_.rounds(context_.session.ranks()); }
-  /// The state of this rank's micro-batch in a round; nullptr when it has none left.
+  /// The state of this rank's micro-batch in a round, on the device until changed() or
+  /// unchanged(); nullptr when the rank has none left. One round at a time.
   BlockState* in_round(std::int64_t round);
+  /// Ends the work on a round: what its state holds now is kept, or what it held before.
+  void changed(std::int64_t round) { states_.changed(round); }
+  void unchanged(std::int64_t round) { states_.unchanged(round); }
+  /// Exchanges all states with those of `other`, which come from the same micro-batches.
+  void swap(RoundStates& other) noexcept { states_.swap(other); }
 
   /// Residuals of layer 0 from the token ids.
   void embed(Forward& forward, const LayerWeights& ends);
@@ -35,11 +43,12 @@ class Activations {
 
  private:
   std::vector<std::string> names(std::int64_t layer) const;
+  std::vector<std::int64_t> own_batches() const;
 
   RunContext& context_;
   const MicroBatches& batches_;
   std::string kind_;
-  std::vector<BlockState> states_;  ///< of this rank's micro-batches, by round
+  RoundStates states_;  ///< of this rank's micro-batches
 };
 
 }  // namespace quern

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "pipeline/device_memory.h"
 
 namespace quern {
 
@@ -17,8 +18,10 @@ FisherFlow::FisherFlow(RunContext& context, const MicroBatches& batches,
       progress_(progress),
       loader_(context.session, *context.model.weights),
       forward_(context.session, context.model.graph, batches.sequence_length()),
-      inputs_(context.session, context.config.run.directory, context.config.run.activation_bytes),
-      gradients_(context, batches, "gradient") {}
+      inputs_(context.session, context.config.run.directory,
+              {placement_of(context).layer_input_bytes, context.config.run.activation_bytes}),
+      gradients_(context, batches, states_of(placement_of(context)), "gradient"),
+      next_(context.session.backend->memory(), states_of(placement_of(context))) {}
 
 std::vector<const BundleUnit*> FisherFlow::wanted_of(const LayerUnit& unit) const {
   std::vector<const BundleUnit*> result;
@@ -29,6 +32,7 @@ std::vector<const BundleUnit*> FisherFlow::wanted_of(const LayerUnit& unit) cons
 }
 
 LayerWeights FisherFlow::load(std::int64_t layer, std::int64_t next) {
+  context_.session.enter(progress_.unit() + ": load weights");
   const auto lap = context_.watch.lap("load");
   const auto& layers = context_.model.graph.layers;
   LayerWeights weights = loader_.load(layers[static_cast<std::size_t>(layer)].tensors);
@@ -81,8 +85,9 @@ void FisherFlow::forward(std::int64_t lowest, std::int64_t layers) {
   }
   progress_.begin("forward layer", layers);
   for (std::int64_t layer = 0; layer < layers; ++layer) {
-    context_.session.enter(fmt::format("layer {}: forward", layer));
+    const Trace::Span span(context_.session.trace.get(), "layer {}: forward", layer);
     const LayerWeights weights = load(layer, layer + 1);
+    context_.session.enter(progress_.unit());
     const auto lap = context_.watch.lap("forward");
     const auto block =
         make_block(context_.model.graph, layer, forward_.rope(), *context_.session.backend);
@@ -90,10 +95,15 @@ void FisherFlow::forward(std::int64_t lowest, std::int64_t layers) {
     for (std::int64_t round = 0; round < gradients_.rounds(); ++round) {
       BlockState* state = gradients_.in_round(round);
       if (state == nullptr) continue;
+      const Trace::Span of_round(context_.session.trace.get(), "round {}", round);
       if (layer >= lowest) inputs_.keep(layer, round, state->residual.view());
-      if (layer + 1 == layers && layers < std::ssize(context_.plan.layers)) continue;
+      if (layer + 1 == layers && layers < std::ssize(context_.plan.layers)) {
+        gradients_.unchanged(round);
+        continue;
+      }
       block->begin(weights, *state);
       for (int stage = 0; stage < stages; ++stage) block->advance(stage, weights, *state);
+      gradients_.changed(round);
     }
     context_.session.backend->memory().synchronize();
     progress_.step(fmt::format("layer {}", layer));
@@ -101,8 +111,9 @@ void FisherFlow::forward(std::int64_t lowest, std::int64_t layers) {
   }
   progress_.end();
   if (inputs_.scratch_bytes() > 0) {
+    const std::uint64_t in_memory = inputs_.device_bytes() + inputs_.host_bytes();
     context_.session.log->info("layer inputs: {:.1f} MB in memory, {:.1f} MB in a scratch file",
-                               static_cast<double>(inputs_.host_bytes()) / 1e6,
+                               static_cast<double>(in_memory) / 1e6,
                                static_cast<double>(inputs_.scratch_bytes()) / 1e6);
   }
 }
@@ -117,18 +128,17 @@ void FisherFlow::loss() {
     if (state == nullptr) continue;
     const auto ids = batches_.ids(batches_.of_round(round, session.rank(), session.ranks()));
     state->residual = forward_.loss_gradient(ends, state->residual.view(), ids);
+    gradients_.changed(round);
   }
   session.backend->memory().synchronize();
 }
 
-/// One pass of all micro-batches back through a layer: their gradients at its input. Those at its
-/// output stay, because an overflow asks for a second pass.
-std::vector<Tensor> FisherFlow::pass(const LayerUnit& unit, const LayerWeights& weights,
-                                     FisherSums& sums) {
+/// One pass of all micro-batches back through a layer: leaves their gradients at its input in
+/// next_. Those at its output stay, because an overflow asks for a second pass.
+void FisherFlow::pass(const LayerUnit& unit, const LayerWeights& weights, FisherSums& sums) {
   Memory& memory = context_.session.backend->memory();
   const auto block =
       make_block(context_.model.graph, unit.layer, forward_.rope(), *context_.session.backend);
-  std::vector<Tensor> gradients;
   for (std::int64_t round = 0; round < gradients_.rounds(); ++round) {
     const BlockState* state = gradients_.in_round(round);
     const bool first = round == 0;
@@ -136,21 +146,22 @@ std::vector<Tensor> FisherFlow::pass(const LayerUnit& unit, const LayerWeights& 
       if (first) sums.take_part();
       continue;
     }
+    const Trace::Span span(context_.session.trace.get(), "round {}", round);
     const Tensor input = inputs_.fetch(unit.layer, round);
-    Tensor gradient = memory.allocate(state->residual.dtype(), state->residual.shape());
-    memory.copy(state->residual.view(), gradient.view());
-    block->backward(weights, input.view(), gradient.view(),
+    BlockState next = clone(*state, memory);
+    gradients_.unchanged(round);
+    block->backward(weights, input.view(), next.residual.view(),
                     [&](const LinearGradient& linear) { sums.add(linear, first); });
     memory.synchronize();
-    gradients.push_back(std::move(gradient));
+    next_.put(round, std::move(next));
   }
-  return gradients;
 }
 
 void FisherFlow::backward(const LayerUnit& unit, const Consume& consume) {
   Session& session = context_.session;
-  session.enter(fmt::format("layer {}: backward", unit.layer));
+  const Trace::Span span(session.trace.get(), "layer {}: backward", unit.layer);
   const LayerWeights weights = load(unit.layer, unit.layer - 1);
+  session.enter(progress_.unit());
   const std::vector<const BundleUnit*> bundles = wanted_of(unit);
   const std::vector<int> all_owners = assign_owners(unit.bundles, session.ranks());
   std::vector<const LayerInput*> inputs;
@@ -161,24 +172,22 @@ void FisherFlow::backward(const LayerUnit& unit, const Consume& consume) {
   }
   const std::int64_t length = batches_.sequence_length();
   FisherSums sums(session, inputs, needed_, {length, batches_.tokens() / length});
-  std::vector<Tensor> gradients;
   {
     const auto lap = context_.watch.lap("backward");
-    gradients = pass(unit, weights, sums);
+    pass(unit, weights, sums);
     while (sums.overflowed()) {
       sums.widen();
-      gradients = pass(unit, weights, sums);
+      pass(unit, weights, sums);
     }
   }
-  for (std::size_t i = 0; i < gradients.size(); ++i) {
-    gradients_.in_round(static_cast<std::int64_t>(i))->residual = std::move(gradients[i]);
-  }
+  gradients_.swap(next_);
+  next_.clear();
   inputs_.forget(unit.layer);
   if (!bundles.empty()) {
     std::vector<MeasuredBundle> measured;
     {
       const auto lap = context_.watch.lap("reduce");
-      session.enter(fmt::format("layer {}: reduce F", unit.layer));
+      session.enter(progress_.unit() + ": reduce F");
       std::vector<BundleStatistics> statistics = sums.reduce(owners);
       for (std::size_t i = 0; i < bundles.size(); ++i) {
         measured.push_back({bundles[i], owners[i], std::move(statistics[i])});

@@ -43,7 +43,7 @@ class FisherFlow {
   void forward(std::int64_t lowest, std::int64_t layers);
   void loss();
   void backward(const LayerUnit& unit, const Consume& consume);
-  std::vector<Tensor> pass(const LayerUnit& unit, const LayerWeights& weights, FisherSums& sums);
+  void pass(const LayerUnit& unit, const LayerWeights& weights, FisherSums& sums);
   LayerWeights load(std::int64_t layer, std::int64_t next);
 
   RunContext& context_;
@@ -54,6 +54,7 @@ class FisherFlow {
   Forward forward_;
   LayerInputs inputs_;
   Activations gradients_;  ///< the residuals are gradients at the input of the layer done last
+  RoundStates next_;       ///< the same at the input of the layer in hand
   std::vector<const BundleUnit*> wanted_;
 };
 

@@ -4,28 +4,35 @@
 #include "workers/host_memory.h"
 
 namespace quern {
-namespace {
-
-std::uint64_t default_budget(const Session& session) {
-  return available_host_bytes() / 2 / static_cast<std::uint64_t>(session.ranks_on_host);
-}
-
-}  // namespace
 
 LayerInputs::LayerInputs(Session& session, std::filesystem::path directory,
-                         std::uint64_t budget_bytes)
-    : session_(session),
-      directory_(std::move(directory)),
-      budget_bytes_(budget_bytes == 0 ? default_budget(session) : budget_bytes) {}
+                         const LayerInputBudget& budget)
+    : session_(session), directory_(std::move(directory)), budget_(budget) {
+  if (budget_.host_bytes == 0) budget_.host_bytes = host_bytes_of_rank(session.ranks_on_host) / 2;
+}
+
+Tensor LayerInputs::copy_of(ConstTensorView residual) const {
+  Memory& memory = session_.backend->memory();
+  Tensor copy = memory.allocate(residual.dtype, residual.shape);
+  memory.copy(residual, copy.view());
+  return copy;
+}
 
 void LayerInputs::keep(std::int64_t layer, std::int64_t round, ConstTensorView residual) {
-  Kept kept{session_.backend->memory().to_host(residual), std::nullopt};
-  if (host_bytes_ + kept.tensor.bytes.size() > budget_bytes_) {
+  Memory& memory = session_.backend->memory();
+  Kept kept{residual.dtype, residual.shape, residual.bytes(), Offset{0}};
+  if (device_bytes_ + kept.bytes <= budget_.device_bytes) {
+    kept.place = copy_of(residual);
+    device_bytes_ += kept.bytes;
+  } else if (host_bytes_ + kept.bytes <= budget_.host_bytes) {
+    HostBuffer buffer = memory.allocate_host(kept.bytes);
+    memory.download(residual, buffer.first(kept.bytes));
+    kept.place = std::move(buffer);
+    host_bytes_ += kept.bytes;
+  } else {
     if (!scratch_) scratch_.emplace(directory_);
-    kept.offset = scratch_->append(kept.tensor.bytes);
-    kept.tensor.bytes = {};
+    kept.place = scratch_->append(memory.to_host(residual).bytes);
   }
-  host_bytes_ += kept.tensor.bytes.size();
   kept_[{layer, round}] = std::move(kept);
 }
 
@@ -33,16 +40,25 @@ Tensor LayerInputs::fetch(std::int64_t layer, std::int64_t round) const {
   const auto found = kept_.find({layer, round});
   ensure(found != kept_.end(), "a layer input that was kept");
   const Kept& kept = found->second;
-  if (!kept.offset) return session_.backend->memory().to_device(kept.tensor);
-  HostTensor loaded(kept.tensor.dtype, kept.tensor.shape);
-  scratch_->read(*kept.offset, loaded.bytes);
-  return session_.backend->memory().to_device(loaded);
+  if (const auto* tensor = std::get_if<Tensor>(&kept.place)) return copy_of(tensor->view());
+  Memory& memory = session_.backend->memory();
+  if (const auto* buffer = std::get_if<HostBuffer>(&kept.place)) {
+    Tensor device = memory.allocate(kept.dtype, kept.shape);
+    memory.upload(buffer->first(kept.bytes), device.view());
+    return device;
+  }
+  HostTensor loaded(kept.dtype, kept.shape);
+  scratch_->read(std::get<Offset>(kept.place), loaded.bytes);
+  return memory.to_device(loaded);
 }
 
 void LayerInputs::forget(std::int64_t layer) {
+  session_.backend->memory().synchronize();  // no transfer reads what is freed now
   for (auto kept = kept_.lower_bound({layer, 0}); kept != kept_.end();) {
     if (kept->first.first != layer) break;
-    host_bytes_ -= kept->second.tensor.bytes.size();
+    const Kept& gone = kept->second;
+    if (std::holds_alternative<Tensor>(gone.place)) device_bytes_ -= gone.bytes;
+    if (std::holds_alternative<HostBuffer>(gone.place)) host_bytes_ -= gone.bytes;
     kept = kept_.erase(kept);
   }
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "pipeline/device_memory.h"
 #include "pipeline/run_weights.h"
 
 namespace quern {
@@ -28,7 +29,8 @@ QuantizeFlow::QuantizeFlow(RunContext& context, QuantizeBundles& quantize,
       statistics_(statistics),
       loader_(context.session, *context.model.weights),
       forward_(context.session, context.model.graph, batches.sequence_length()),
-      activations_(context, batches) {}
+      activations_(context, batches, states_of(placement_of(context))),
+      outputs_(context.session.backend->memory(), states_of(placement_of(context))) {}
 
 bool QuantizeFlow::original_propagation() const {
   return context_.config.quantize.propagation == Propagation::original;
@@ -81,11 +83,12 @@ void QuantizeFlow::run() {
     for (; layer < first_open; ++layer) replay_layer(layer);
     for (; layer < layers; ++layer) {
       process_layer(context_.plan.layers[static_cast<std::size_t>(layer)]);
-      progress_.step(fmt::format("layer {} committed", layer));
+      progress_.step(fmt::format("layer {} solved", layer));
       stop_if_asked(context_);
     }
     process_head();
   }
+  quantize_.settle();
   progress_.end();
 }
 
@@ -110,6 +113,7 @@ void QuantizeFlow::replay_layer(std::int64_t layer) {
   const RunWeights run_weights(*context_.model.weights, context_.plan, context_.store);
   LayerLoader replay_loader(context_.session, run_weights);
   const LayerGraph& graph = context_.model.graph.layers[static_cast<std::size_t>(layer)];
+  const Trace::Span span(context_.session.trace.get(), "layer {}: replay", layer);
   const LayerWeights weights =
       (original_propagation() ? loader_ : replay_loader).load(graph.tensors);
   const auto block =
@@ -119,14 +123,17 @@ void QuantizeFlow::replay_layer(std::int64_t layer) {
   for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
     BlockState* state = activations_.in_round(round);
     if (state == nullptr) continue;
+    const Trace::Span of_round(context_.session.trace.get(), "round {}", round);
     block->begin(weights, *state);
     for (int stage = 0; stage < graph.stages(); ++stage) block->advance(stage, weights, *state);
+    activations_.changed(round);
   }
   context_.session.backend->memory().synchronize();
   stop_if_asked(context_);
 }
 
 void QuantizeFlow::process_layer(const LayerUnit& unit) {
+  const Trace::Span span(context_.session.trace.get(), "layer {}", unit.layer);
   const std::int64_t every = context_.config.run.save_activations;
   if (every > 0 && unit.layer > 0 && unit.layer % every == 0) {
     activations_.save(unit.layer);
@@ -143,7 +150,10 @@ void QuantizeFlow::process_layer(const LayerUnit& unit) {
   const auto block =
       make_block(context_.model.graph, unit.layer, forward_.rope(), *context_.session.backend);
   for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
-    if (BlockState* state = activations_.in_round(round)) block->begin(weights, *state);
+    BlockState* state = activations_.in_round(round);
+    if (state == nullptr) continue;
+    block->begin(weights, *state);
+    activations_.changed(round);
   }
   for (const Group& group : groups(unit)) process_group(unit, group, weights, *block);
 }
@@ -155,9 +165,8 @@ void QuantizeFlow::process_group(const LayerUnit& unit, const Group& group, Laye
   const bool ends_layer = group.last_stage == unit.bundles.back().input.stage;
   if (ends_layer && !needs_outputs(unit.layer)) return;
   if (!outputs_.empty()) {
-    for (std::size_t i = 0; i < outputs_.size(); ++i) {
-      *activations_.in_round(static_cast<std::int64_t>(i)) = std::move(outputs_[i]);
-    }
+    activations_.swap(outputs_);
+    outputs_.clear();
     return;
   }
   if (!original_propagation()) {
@@ -176,9 +185,11 @@ void QuantizeFlow::advance(const Group& group, const LayerWeights& weights, Deco
   for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
     BlockState* state = activations_.in_round(round);
     if (state == nullptr) continue;
+    const Trace::Span span(context_.session.trace.get(), "round {}", round);
     for (int stage = group.first_stage; stage <= group.last_stage; ++stage) {
       block.advance(stage, weights, *state);
     }
+    activations_.changed(round);
   }
   context_.session.backend->memory().synchronize();
 }
@@ -240,11 +251,15 @@ std::unique_ptr<Calibrate> QuantizeFlow::measure(const Group& group,
 void QuantizeFlow::measure_batch(const Group& group, std::span<const BundleUnit* const> missing,
                                  const LayerWeights& weights, DecoderBlock& block,
                                  Calibrate& statistics, std::int64_t round) {
+  const Trace::Span span(context_.session.trace.get(), "round {}", round);
   BlockState* state = activations_.in_round(round);
   const bool carries = original_propagation();
   const bool moves = carries || group.first_stage != group.last_stage;
   BlockState copy;
-  if (state != nullptr && moves) copy = clone(*state, context_.session.backend->memory());
+  if (state != nullptr && moves) {
+    copy = clone(*state, context_.session.backend->memory());
+    activations_.unchanged(round);
+  }
   BlockState* work = state == nullptr ? nullptr : moves ? &copy : state;
   for (int stage = group.first_stage; stage <= group.last_stage; ++stage) {
     std::size_t position = 0;
@@ -265,10 +280,9 @@ void QuantizeFlow::measure_batch(const Group& group, std::span<const BundleUnit*
     block.advance(stage, weights, *work);
     context_.session.backend->memory().synchronize();
   }
-  if (carries && work != nullptr) {
-    outputs_.resize(static_cast<std::size_t>(round) + 1);
-    outputs_.back() = std::move(copy);
-  }
+  if (work == nullptr) return;
+  if (!moves) activations_.unchanged(round);
+  if (carries) outputs_.put(round, std::move(copy));
 }
 
 void QuantizeFlow::process_head() {
@@ -283,7 +297,9 @@ void QuantizeFlow::process_head() {
       Tensor input;
       if (state != nullptr) input = forward_.head_input(ends, state->residual.view());
       if (round == 0) measured.choose_exponents(0, state == nullptr ? nullptr : &input);
-      if (state != nullptr) measured.add(0, input);
+      if (state == nullptr) continue;
+      measured.add(0, input);
+      activations_.unchanged(round);
     }
   } while (measured.overflowed() && (measured.widen(), true));
   solve_measured({&bundle, 1}, {&owner, 1}, measured, ends);

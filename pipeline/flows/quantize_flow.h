@@ -63,8 +63,7 @@ class QuantizeFlow {
   LayerLoader loader_;
   Forward forward_;
   Activations activations_;
-  std::vector<BlockState>
-      outputs_;  ///< by round: what the measured pass of original propagation leaves
+  RoundStates outputs_;  ///< what the measured pass of original propagation leaves
 };
 
 }  // namespace quern

@@ -40,13 +40,25 @@ class QuantizeRun {
       context_.session.log->info("all {} bundles are committed by an earlier run",
                                  context_.plan.stored_bundles().size());
     } else {
-      origin = solve_open();
+      origin = solve_or_settle();
     }
     if (statistics_ && !keeps()) discard_own();
     return origin;
   }
 
  private:
+  /// Stopped by a signal, what was solved is still committed.
+  StatisticsOrigin solve_or_settle() {
+    try {
+      return solve_open();
+    } catch (const Error& error) {
+      if (error.exit_code() == ExitCode::interrupted && context_.session.leaving_together) {
+        quantize_.settle();
+      }
+      throw;
+    }
+  }
+
   StatisticsOrigin solve_open() {
     std::optional<HeldDirectory> held;  // readers of kept statistics may be many, writers not
     if (statistics_ && stores_first() && !without_statistics().empty()) {
@@ -67,6 +79,7 @@ class QuantizeRun {
                  progress_);
     if (needed_.backward()) {
       measure(open(), solve());
+      quantize_.settle();
     } else if (!open().empty()) {
       QuantizeFlow(context_, quantize_, *batches_, keeps() ? &*statistics_ : nullptr, progress_)
           .run();

@@ -57,15 +57,17 @@ void solve_stored(RunContext& context, QuantizeBundles& quantize,
       for (BundleTask& task : tasks) {
         if (task.owner != session.rank()) continue;
         session.enter(fmt::format("load {}", task.bundle->name));
+        const Trace::Span span(session.trace.get(), task.bundle->name);
         weights = loader.load_own(weights_of(*task.bundle));
         if (statistics != nullptr) measured = statistics->read(*task.bundle, quantize.needed());
         task.statistics = &measured;
       }
     });
     quantize.solve(tasks, weights);
-    progress.step(fmt::format("{} bundle{} committed", tasks.size(), tasks.size() == 1 ? "" : "s"));
+    progress.step(fmt::format("{} bundle{} solved", tasks.size(), tasks.size() == 1 ? "" : "s"));
     stop_if_asked(context);
   }
+  quantize.settle();
   progress.end();
 }
 

@@ -10,8 +10,10 @@
 namespace quern {
 namespace {
 
-std::vector<HostTensor> read_all(const WeightSource& source,
-                                 const std::vector<std::string>& names) {
+std::vector<HostTensor> read_all(const WeightSource& source, const std::vector<std::string>& names,
+                                 Trace* trace) {
+  const Trace::Span span(trace, "read {} tensors from {}", names.size(),
+                         names.empty() ? std::string_view("none") : names.front());
   std::vector<HostTensor> tensors;
   tensors.reserve(names.size());
   for (const std::string& name : names) tensors.push_back(source.read(name));
@@ -49,14 +51,15 @@ void LayerLoader::prefetch(const std::vector<TensorNode>& nodes) {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (reader[i] == session_.rank()) pending_.names.push_back(nodes[i].name);
   }
-  pending_.tensors = std::async(std::launch::async, [&source = source_, names = pending_.names] {
-    return read_all(source, names);
+  pending_.tensors = std::async(std::launch::async, [&source = source_, names = pending_.names,
+                                                     trace = session_.trace.get()] {
+    return read_all(source, names, trace);
   });
 }
 
 std::vector<HostTensor> LayerLoader::take(const std::vector<std::string>& names) {
   if (pending_.tensors.valid() && pending_.names == names) return pending_.tensors.get();
-  return read_all(source_, names);
+  return read_all(source_, names, session_.trace.get());
 }
 
 /// The tensor on every rank's device, in the activation type.

@@ -74,21 +74,19 @@ LinearModule ModelGraph::head() const {
   return as_module(tensor(geometry.tied_head ? Role::embedding : Role::head));
 }
 
-ModelGraph read_model_graph(const std::filesystem::path& folder,
-                            std::span<const std::string> ignored_fields) {
-  const std::filesystem::path path = folder / "config.json";
-  const nlohmann::json config = read_json_file(path);
+ModelGraph make_model_graph(const nlohmann::json& config,
+                            std::span<const std::string> ignored_fields,
+                            const std::string& origin) {
   const auto type = config.is_object() ? config.find("model_type") : config.end();
   if (type == config.end() || !type->is_string()) {
     throw InputError(
         fmt::format("{}: field 'model_type' is missing; expected a Hugging Face model "
                     "configuration",
-                    path.string()));
+                    origin));
   }
   ModelGraph graph;
-  graph.architecture = &find_architecture(type->get<std::string>(), path.string());
-  graph.geometry =
-      read_geometry(config, graph.architecture->defaults, ignored_fields, path.string());
+  graph.architecture = &find_architecture(type->get<std::string>(), origin);
+  graph.geometry = read_geometry(config, graph.architecture->defaults, ignored_fields, origin);
   graph.tensors = expand(graph.architecture->model_tensors, graph.geometry, "");
   for (std::int64_t index = 0; index < graph.geometry.layers; ++index) {
     graph.layers.push_back(make_layer(*graph.architecture, graph.geometry, index));
@@ -96,12 +94,21 @@ ModelGraph read_model_graph(const std::filesystem::path& folder,
   return graph;
 }
 
-void check_checkpoint(const ModelGraph& graph, const TensorSource& source) {
+ModelGraph read_model_graph(const std::filesystem::path& folder,
+                            std::span<const std::string> ignored_fields) {
+  const std::filesystem::path path = folder / "config.json";
+  return make_model_graph(read_json_file(path), ignored_fields, path.string());
+}
+
+void check_checkpoint(const ModelGraph& graph, const TensorSource& source,
+                      const StoredNames& stored) {
   std::set<std::string> known;
   const auto check_all = [&](const std::vector<TensorNode>& nodes) {
     for (const TensorNode& node : nodes) {
-      check_tensor(node, source);
+      const std::vector<std::string> names = stored ? stored(node) : std::vector<std::string>{};
+      if (names.empty()) check_tensor(node, source);
       known.insert(node.name);
+      known.insert(names.begin(), names.end());
     }
   };
   check_all(graph.tensors);

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <vector>
@@ -61,12 +63,22 @@ struct ModelGraph {
   const TensorNode& tensor(Role role) const;
 };
 
+/// Graph of a parsed config.json (`origin` for messages). InputError as in read_geometry.
+ModelGraph make_model_graph(const nlohmann::json& config,
+                            std::span<const std::string> ignored_fields, const std::string& origin);
+
 /// Reads config.json of a model folder; needs no weights. InputError as in read_geometry.
 ModelGraph read_model_graph(const std::filesystem::path& folder,
                             std::span<const std::string> ignored_fields);
 
+/// The checkpoint tensors that together stand for a tensor of the graph, checked; none where it is
+/// stored as itself.
+using StoredNames = std::function<std::vector<std::string>(const TensorNode&)>;
+
 /// Throws InputError unless the checkpoint holds exactly the graph's tensors (and ignorable ones),
-/// each of the graph's shape and a plain float type; names the tensor and both shapes.
-void check_checkpoint(const ModelGraph& graph, const TensorSource& source);
+/// each of the graph's shape and a plain float type, or what `stored` names for it; the message
+/// names the tensor and both shapes.
+void check_checkpoint(const ModelGraph& graph, const TensorSource& source,
+                      const StoredNames& stored = {});
 
 }  // namespace quern

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "pipeline/model/fp8_weights.h"
 #include "pipeline/model/gptq_weights.h"
 #include "pipeline/model/squeezellm_weights.h"
 #include "workers/files/atomic_file.h"
@@ -14,9 +15,9 @@ namespace quern {
 
 namespace {
 
-bool says_squeezellm(const nlohmann::ordered_json& quantization) {
+bool says(const nlohmann::ordered_json& quantization, const char* method) {
   return quantization.is_object() && quantization.contains("quant_method") &&
-         quantization.at("quant_method") == "squeezellm";
+         quantization.at("quant_method") == method;
 }
 
 /// A SqueezeLLM folder as its own tools write it says nothing in config.json.
@@ -33,10 +34,18 @@ void open_squeezellm(OpenModel& model, const nlohmann::ordered_json& config,
   model.is_quantized = true;
 }
 
+void open_fp8(OpenModel& model, const nlohmann::ordered_json& config, DType dtype,
+              const std::string& origin) {
+  auto weights = std::make_unique<Fp8Weights>(*model.tensors, config, dtype, origin);
+  check_checkpoint(model.graph, *model.tensors,
+                   [&](const TensorNode& node) { return weights->stored_names(node); });
+  model.weights = std::move(weights);
+}
+
 }  // namespace
 
 OpenModel open_model(const std::filesystem::path& folder,
-                     std::span<const std::string> ignored_fields) {
+                     std::span<const std::string> ignored_fields, DType fp8_as) {
   if (!std::filesystem::is_directory(folder)) {
     throw InputError(
         fmt::format("{}: no such folder; expected a Hugging Face model folder with "
@@ -60,7 +69,11 @@ OpenModel open_model(const std::filesystem::path& folder,
     return model;
   }
   const std::string origin = (folder / "config.json").string() + ": quantization_config";
-  if (says_squeezellm(*quantization)) {
+  if (says(*quantization, "fp8")) {
+    open_fp8(model, *quantization, fp8_as, origin);
+    return model;
+  }
+  if (says(*quantization, "squeezellm")) {
     open_squeezellm(model, *quantization, origin);
     return model;
   }

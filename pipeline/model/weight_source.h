@@ -36,8 +36,9 @@ class CheckpointWeights final : public WeightSource {
 };
 
 /// A model folder opened for computing: graph, tensors, and the source that understands its
-/// format (plain; packed as GPTQ or SqueezeLLM by config.json's quantization_config; SqueezeLLM's
-/// .pt by quant_config.json), checked against each other.
+/// format (plain; FP8 blocks; packed as GPTQ or SqueezeLLM by config.json's quantization_config;
+/// SqueezeLLM's .pt by quant_config.json), checked against each other. FP8 blocks are a form in
+/// which original models are published: such a model does not count as quantized.
 struct OpenModel {
   std::filesystem::path folder;
   ModelGraph graph;
@@ -46,8 +47,9 @@ struct OpenModel {
   bool is_quantized = false;  ///< its linear layers may be packed
 };
 
-/// Throws InputError: not a model folder, not supported, or tensors that do not fit config.json.
+/// fp8_as: plain float type in which weights stored in FP8 are read. Throws InputError: not a model
+/// folder, not supported, or tensors that do not fit config.json.
 OpenModel open_model(const std::filesystem::path& folder,
-                     std::span<const std::string> ignored_fields);
+                     std::span<const std::string> ignored_fields, DType fp8_as = DType::f32);
 
 }  // namespace quern

@@ -24,6 +24,7 @@ class SqueezeLlm final : public Quantizer {
  public:
   explicit SqueezeLlm(const QuantizeConfig& config)
       : refines_(config.codebook_search == CodebookSearch::lnq),
+        damping_(config.codebook_damping),
         table_dtype_(config.codebook_type == CodebookType::float16 ? DType::f16 : DType::f32) {}
 
   StatisticsNeeded needed() const noexcept override { return {.fisher = true, .guided = refines_}; }
@@ -55,7 +56,8 @@ class SqueezeLlm final : public Quantizer {
     CodebookTensor clustered = cluster(backend, task, fisher.view(), spec);
     if (refines_) {
       clustered =
-          solver.refine(task.weight, fisher.view(), statistics.guided->view(), clustered, spec, {});
+          solver.refine(task.weight, fisher.view(), statistics.guided->view(), clustered, spec,
+                        {.damping = damping_});
     }
     result.tensor = std::move(clustered);
     return result;
@@ -71,6 +73,7 @@ class SqueezeLlm final : public Quantizer {
   }
 
   bool refines_;
+  double damping_;
   DType table_dtype_;
 };
 

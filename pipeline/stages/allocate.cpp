@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
-#include "pipeline/gather_json.h"
+#include "pipeline/bundle_shares.h"
 #include "pipeline/model_budget.h"
 #include "workers/agreement.h"
 
@@ -26,28 +26,10 @@ Tensor read_weight(RunContext& context, const LinearModule& module) {
       context.model.weights->read(module.weight_name()));
 }
 
-/// Calls work(bundle) for this rank's share of the stored bundles. Collective.
-template <typename Work>
-void share_bundles(RunContext& context, Work work) {
-  run_agreed(context.session, [&] {
-    const auto bundles = context.plan.stored_bundles();
-    for (std::size_t i = 0; i < bundles.size(); ++i) {
-      const auto turn = static_cast<int>(i) % context.session.ranks();
-      if (turn == context.session.rank()) work(*bundles[i]);
-    }
-  });
-}
-
 std::optional<double> find_quartile_range(RunContext& context) {
   Memory& memory = context.session.backend->memory();
   Tensor counts = memory.allocate(DType::i64, {CodebookSolver::range_bins});
   memory.clear(counts.view());
-  double weights = 0.0;
-  for (const BundleUnit* bundle : context.plan.stored_bundles()) {
-    for (const PlannedModule& planned : bundle->modules) {
-      weights += static_cast<double>(planned.module.out_features * planned.module.in_features);
-    }
-  }
   context.session.enter("outlier threshold");
   share_bundles(context, [&](const BundleUnit& bundle) {
     for (const PlannedModule& planned : bundle.modules) {
@@ -58,6 +40,7 @@ std::optional<double> find_quartile_range(RunContext& context) {
   });
   HostTensor host = memory.to_host(counts.view());
   context.session.communicator->sum(host.as<std::int64_t>());
+  const auto weights = static_cast<double>(context.plan.planned_weights());
   const auto budget = std::llround(context.config.quantize.sparsity.magnitude * weights);
   return quartile_range_for(host.as<std::int64_t>(), budget);
 }
@@ -124,21 +107,20 @@ FusedModules read_group(const nlohmann::json& rows) {
   return group;
 }
 
-/// On rank 0.
-std::map<std::string, ModuleAllocation> decide(const QuantizeConfig& config,
-                                               const std::map<std::string, FusedModules>& groups) {
+/// measured: what measure_bundle() says of each bundle. In order of their names, which does not
+/// show how many ranks there are.
+std::map<std::string, ModuleAllocation> decide(const RunContext& context,
+                                               const nlohmann::json& measured) {
+  const QuantizeConfig& config = context.config.quantize;
+  const std::int64_t weights = context.plan.planned_weights();
   std::vector<FusedModules> model;
-  double weights = 0.0;
-  for (const auto& [name, group] : groups) {
-    model.push_back(group);
-    for (const ModuleCurves& module : group) {
-      weights += static_cast<double>(module.out_features * module.in_features);
-    }
-  }
+  for (const nlohmann::json& rows : measured) model.push_back(read_group(rows));
   if (!config.target_bits) {
-    return allocate_outliers(model, std::llround(config.sparsity.total() * weights));
+    return allocate_outliers(model,
+                             std::llround(config.sparsity.total() * static_cast<double>(weights)));
   }
-  return allocate_bits(model, {.target_bits = *config.target_bits,
+  return allocate_bits(model, {.weights = weights,
+                               .target_bits = *config.target_bits,
                                .table_entry_bits = table_entry_bits(config),
                                .outlier_fraction = config.sparsity.total()});
 }
@@ -149,17 +131,12 @@ std::map<std::string, ModuleAllocation> allocate_modules(RunContext& context,
   if (context.config.quantize.target_bits) {
     widths = candidate_bits(context.plan, context.config.quantize);
   }
-  nlohmann::json mine = nlohmann::json::object();
-  share_bundles(context, [&](const BundleUnit& bundle) {
-    mine[bundle.name] = measure_bundle(context, statistics, bundle, widths);
+  const nlohmann::json measured = gather_by_bundle(context, [&](const BundleUnit& bundle) {
+    return measure_bundle(context, statistics, bundle, widths);
   });
-  std::map<std::string, FusedModules> groups;  // by bundle name: the order does not show ranks
-  for (const nlohmann::json& part : gather_json(context.session, mine)) {
-    for (const auto& [name, rows] : part.items()) groups[name] = read_group(rows);
-  }
   std::map<std::string, ModuleAllocation> modules;
   run_agreed(context.session, [&] {
-    if (context.session.is_root()) modules = decide(context.config.quantize, groups);
+    if (context.session.is_root()) modules = decide(context, measured);
   });
   return modules;
 }

@@ -5,34 +5,48 @@
 #include <cmath>
 
 #include "kernels/core/error.h"
+#include "pipeline/device_memory.h"
 #include "pipeline/model/layer_loader.h"
 
 namespace quern {
 namespace {
 
-/// Residuals of this rank's micro-batches after all layers, by round.
-std::vector<BlockState> run_layers(Session& session, const ModelGraph& graph, LayerLoader& loader,
-                                   Forward& forward, const MicroBatches& batches) {
-  std::vector<BlockState> states;
+RoundPlacement placement_of(const Session& session, const ModelGraph& graph,
+                            const MicroBatches& batches) {
+  const EvaluationSize size{batches.rounds(session.ranks()), std::ssize(batches.ids(0))};
+  const Backend& backend = *session.backend;
+  return states_of(place_on_device(evaluation_needs(graph, size, backend.activation_dtype()),
+                                   session.backend->memory().limit_bytes()));
+}
+
+/// Residuals of this rank's micro-batches after all layers.
+RoundStates run_layers(Session& session, const ModelGraph& graph, LayerLoader& loader,
+                       Forward& forward, const MicroBatches& batches) {
+  RoundStates states(session.backend->memory(), placement_of(session, graph, batches));
   {
     const LayerWeights ends = loader.load(forward.embedding_tensors());
     for (std::int64_t round = 0; round < batches.rounds(session.ranks()); ++round) {
       const std::int64_t m = batches.of_round(round, session.rank(), session.ranks());
       if (m < 0) break;
-      states.emplace_back();
-      states.back().residual = forward.embed(ends, batches.ids(m));
+      BlockState state;
+      state.residual = forward.embed(ends, batches.ids(m));
+      states.put(round, std::move(state));
     }
     session.backend->memory().synchronize();
   }
   for (const LayerGraph& layer : graph.layers) {
     session.enter(fmt::format("evaluate layer {}", layer.index));
+    const Trace::Span span(session.trace.get(), "layer {}: evaluate", layer.index);
     const LayerWeights weights = loader.load(layer.tensors);
     const auto next = static_cast<std::size_t>(layer.index) + 1;
     if (next < graph.layers.size()) loader.prefetch(graph.layers[next].tensors);
     const auto block = make_block(graph, layer.index, forward.rope(), *session.backend);
-    for (BlockState& state : states) {
+    for (std::int64_t round = 0; round < states.rounds(); ++round) {
+      const Trace::Span of_round(session.trace.get(), "round {}", round);
+      BlockState& state = states.at(round);
       block->begin(weights, state);
       for (int stage = 0; stage < layer.stages(); ++stage) block->advance(stage, weights, state);
+      states.changed(round);
     }
     session.backend->memory().synchronize();
   }
@@ -45,14 +59,15 @@ Perplexity evaluate_perplexity(Session& session, const ModelGraph& graph,
                                const WeightSource& weights, const MicroBatches& batches) {
   Forward forward(session, graph, batches.sequence_length());
   LayerLoader loader(session, weights);
-  const auto states = run_layers(session, graph, loader, forward, batches);
+  RoundStates states = run_layers(session, graph, loader, forward, batches);
   session.enter("evaluate head");
+  const Trace::Span span(session.trace.get(), "head: evaluate");
   const LayerWeights ends = loader.load(forward.head_tensors());
   std::vector<float> mine;
-  for (std::size_t i = 0; i < states.size(); ++i) {
-    const std::int64_t m =
-        batches.of_round(static_cast<std::int64_t>(i), session.rank(), session.ranks());
-    const auto nll = forward.token_nll(ends, states[i].residual.view(), batches.ids(m));
+  for (std::int64_t round = 0; round < states.rounds(); ++round) {
+    const std::int64_t m = batches.of_round(round, session.rank(), session.ranks());
+    const auto nll = forward.token_nll(ends, states.at(round).residual.view(), batches.ids(m));
+    states.unchanged(round);
     mine.insert(mine.end(), nll.begin(), nll.end());
   }
   const auto parts = session.communicator->gather(std::as_bytes(std::span(mine)), 0);

@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 
 /// A tensor that is not quantized, as it will be stored. The run may not have looked at it before.
 HostTensor finite_tensor(RunContext& context, const std::string& name, DType dtype) {
-  HostTensor tensor = converted(context.model.tensors->read(name), dtype);
+  HostTensor tensor = converted(context.model.weights->read(name), dtype);
   if (!is_plain_float(dtype)) return tensor;
   Backend& backend = *context.session.backend;
   Tensor count = backend.memory().allocate(DType::i64, {1});
@@ -127,6 +127,7 @@ void write_configuration(const ExportJob& job, const fs::path& folder) {
   const fs::path& source = job.context.model.folder;
   auto config = nlohmann::ordered_json::parse(read_text_file(source / "config.json"));
   const nlohmann::ordered_json quantization = job.exporter.quantization_config(job.model);
+  config.erase("quantization_config");  // of FP8 weights, which are not passed on as such
   if (!quantization.is_null()) config["quantization_config"] = quantization;
   for (const SideFile& file : job.exporter.side_files(job.model)) {
     write_text_file(folder / file.name, file.contents.dump(2) + "\n", hook);
@@ -201,6 +202,7 @@ void write_folder(const ExportJob& job, const std::vector<OutputShard>& shards) 
     for (std::size_t i = 0; i < shards.size(); ++i) {
       if (static_cast<int>(i) % session.ranks() != session.rank()) continue;
       session.enter(fmt::format("export {}", shards[i].file_name));
+      const Trace::Span span(session.trace.get(), shards[i].file_name);
       write_shard(job, shards[i], folder);
       sums[shards[i].file_name] = sha256_file(folder / shards[i].file_name);
     }

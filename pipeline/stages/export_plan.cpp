@@ -13,7 +13,8 @@ OutputItem make_item(const RunContext& context, const Exporter& exporter, const 
                      const TensorNode& node) {
   OutputItem item;
   item.source = node.name;
-  item.source_dtype = context.model.tensors->entry(node.name).dtype;
+  const DType stored = context.model.tensors->entry(node.name).dtype;
+  item.source_dtype = is_plain_float(stored) ? stored : context.model.graph.geometry.dtype;
   const auto module = modules.find(node.name.substr(0, node.name.rfind('.')));
   if (module == modules.end()) {
     item.specs.push_back({node.name, item.source_dtype, node.shape});

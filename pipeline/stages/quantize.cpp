@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <bit>
+#include <filesystem>
+#include <utility>
+
 #include "kernels/core/error.h"
+#include "kernels/core/fingerprint.h"
 #include "workers/agreement.h"
-#include "workers/files/hash.h"
 
 namespace quern {
 namespace {
@@ -46,6 +50,13 @@ Stored store_values(Backend& backend, const CodebookTensor& tensor, TensorView d
           tensor.vals.shape().elems()};
 }
 
+std::string fingerprint_of(Backend& backend, ConstTensorView values) {
+  Tensor sum = backend.memory().allocate(DType::i64, {1});
+  backend.layers().fingerprint(values, sum.view());
+  const HostTensor host = backend.memory().to_host(sum.view());
+  return fingerprint_text(std::bit_cast<std::uint64_t>(host.as<std::int64_t>()[0]));
+}
+
 }  // namespace
 
 void keep_statistics(RunContext& context, StatisticsStore& store,
@@ -67,7 +78,10 @@ void keep_statistics(RunContext& context, StatisticsStore& store,
 QuantizeBundles::QuantizeBundles(RunContext& context, const Allocation& allocation)
     : context_(context),
       allocation_(allocation),
-      quantizer_(make_quantizer(context.config.quantize)) {}
+      quantizer_(make_quantizer(context.config.quantize)),
+      writer_(context),
+      installs_(quantizer_->needed().gram && !quantizer_->needed().backward() &&
+                context.config.quantize.propagation == Propagation::quantized) {}
 
 void QuantizeBundles::measure_error(const ModuleTask& task, ConstTensorView dequantized,
                                     BundleStatistics& statistics, ModuleMetrics& metrics) {
@@ -128,7 +142,12 @@ QuantizedModule QuantizeBundles::finish(const LinearModule& module, const Module
   result.metrics.damping_fraction = solved.damping_fraction;
   result.metrics.dead_columns = solved.dead_columns;
   result.metrics.uninformed_rows = solved.uninformed_rows;
-  result.metrics.dequantized_hash = xxh3_hex(memory.to_host(dequantized.view()).bytes);
+  result.metrics.dequantized_hash = fingerprint_of(backend, dequantized.view());
+  if (installs_) {
+    Tensor weight = memory.allocate(backend.activation_dtype(), task.weight.shape);
+    backend.layers().convert(dequantized.view(), weight.view());
+    solved_[module.name] = std::move(weight);
+  }
   return result;
 }
 
@@ -157,52 +176,62 @@ std::vector<QuantizedModule> QuantizeBundles::solve_bundle(const BundleTask& tas
 }
 
 void QuantizeBundles::solve(std::span<const BundleTask> tasks, const LayerWeights& weights) {
-  std::vector<JournalEntry> written;
+  solved_.clear();
+  std::vector<std::pair<const BundleUnit*, std::vector<QuantizedModule>>> results;
   run_agreed(context_.session, [&] {
+    const auto lap = context_.watch.lap("solve");
     for (const BundleTask& task : tasks) {
       if (task.owner != context_.session.rank()) continue;
       context_.session.enter(fmt::format("solve {}", task.bundle->name));
-      std::vector<QuantizedModule> modules;
-      {
-        const auto lap = context_.watch.lap("solve");
-        modules = solve_bundle(task, weights);
-      }
-      const auto lap = context_.watch.lap("commit");
-      written.push_back(context_.store.write(task.bundle->name, to_bundle(modules)));
+      const Trace::Span span(context_.session.trace.get(), task.bundle->name);
+      results.emplace_back(task.bundle, solve_bundle(task, weights));
     }
   });
-  const auto lap = context_.watch.lap("commit");
-  context_.session.enter("acknowledge bundles");
-  acknowledge(context_.session, context_.store, written);
+  const auto folder = std::filesystem::path(tasks.front().bundle->name).parent_path().string();
+  if (folder != std::exchange(unsettled_, folder)) settle();
+  run_agreed(context_.session, [&] {
+    for (auto& [bundle, modules] : results) writer_.write(*bundle, std::move(modules));
+  });
+}
+
+/// The weights of a bundle's modules in the activation type, on its owner.
+std::vector<Tensor> QuantizeBundles::dequantized(const BundleUnit& bundle) {
+  Memory& memory = context_.session.backend->memory();
+  std::vector<Tensor> weights;
+  if (solved_.contains(bundle.modules.front().module.name)) {
+    for (const PlannedModule& planned : bundle.modules) {
+      weights.push_back(std::move(solved_.extract(planned.module.name).mapped()));
+    }
+    return weights;
+  }
+  const auto stored = context_.store.read(bundle.name);
+  if (!stored) {
+    throw StoreError(fmt::format(
+        "{}: the committed bundle cannot be read back; check the file system, then run again",
+        bundle.name));
+  }
+  for (const QuantizedModule& module : from_bundle(*stored)) {
+    const Tensor single = memory.to_device(dequantize_on_host(module));
+    weights.push_back(
+        memory.allocate(context_.session.backend->activation_dtype(), single.shape()));
+    context_.session.backend->layers().convert(single.view(), weights.back().view());
+  }
+  return weights;
 }
 
 void QuantizeBundles::install(const BundleUnit& bundle, int owner, LayerWeights& weights) {
   Session& session = context_.session;
-  Backend& backend = *session.backend;
-  Memory& memory = backend.memory();
-  std::vector<HostTensor> dequantized;
+  std::vector<Tensor> own;
   run_agreed(session, [&] {
-    if (owner != session.rank()) return;
-    const auto stored = context_.store.read(bundle.name);
-    if (!stored)
-      throw StoreError(
-          fmt::format("{}: the committed bundle cannot be read back; check "
-                      "the file system, then run again",
-                      bundle.name));
-    for (const QuantizedModule& module : from_bundle(*stored)) {
-      dequantized.push_back(dequantize_on_host(module));
-    }
+    if (owner == session.rank()) own = dequantized(bundle);
   });
   for (std::size_t i = 0; i < bundle.modules.size(); ++i) {
     const LinearModule& module = bundle.modules[i].module;
-    Tensor single = memory.allocate(DType::f32, {module.out_features, module.in_features});
-    if (owner == session.rank()) {
-      memory.upload(dequantized[i].bytes, single.view());
-      memory.synchronize();
-    }
-    session.communicator->broadcast(single.view(), owner);
-    Tensor weight = memory.allocate(backend.activation_dtype(), single.shape());
-    backend.layers().convert(single.view(), weight.view());
+    Tensor weight = owner == session.rank() ? std::move(own[i])
+                                            : session.backend->memory().allocate(
+                                                  session.backend->activation_dtype(),
+                                                  {module.out_features, module.in_features});
+    session.communicator->broadcast(weight.view(), owner);
     weights.set(module.role, Part::weight, std::move(weight));
   }
 }

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "pipeline/allocation.h"
+#include "pipeline/bundle_writer.h"
 #include "pipeline/model/decoder_block.h"
 #include "pipeline/plan.h"
 #include "pipeline/quantized_module.h"
@@ -34,23 +37,32 @@ class QuantizeBundles {
   /// What the configured method wants to know of each bundle.
   StatisticsNeeded needed() const noexcept { return quantizer_->needed(); }
 
-  /// Collective. On return the bundles are durable and acknowledged on every rank.
+  /// Collective. The bundles are on their way to the store; those of one folder are acknowledged
+  /// together, before the first of the next one is handed over.
   void solve(std::span<const BundleTask> tasks, const LayerWeights& weights);
 
-  /// Collective. Replaces the weights of a committed bundle's modules by their dequantized values;
-  /// the owner reads them from the store unless it has just solved them.
+  /// Collective. On return every solved bundle is durable and acknowledged on every rank.
+  void settle() { writer_.settle(); }
+
+  /// Collective. Replaces the weights of a solved bundle's modules by their dequantized values; the
+  /// owner reads them from the store unless it has just solved them.
   void install(const BundleUnit& bundle, int owner, LayerWeights& weights);
 
  private:
   std::vector<QuantizedModule> solve_bundle(const BundleTask& task, const LayerWeights& weights);
   QuantizedModule finish(const LinearModule& module, const ModuleTask& task,
                          const SolvedModule& solved, BundleStatistics& statistics);
+  std::vector<Tensor> dequantized(const BundleUnit& bundle);
   void measure_error(const ModuleTask& task, ConstTensorView dequantized,
                      BundleStatistics& statistics, ModuleMetrics& metrics);
 
   RunContext& context_;
   const Allocation& allocation_;
   std::unique_ptr<Quantizer> quantizer_;
+  BundleWriter writer_;
+  bool installs_;                         ///< later layers see what was solved
+  std::string unsettled_;                 ///< folder of the bundles handed over last
+  std::map<std::string, Tensor> solved_;  ///< by module, to be installed
 };
 
 }  // namespace quern

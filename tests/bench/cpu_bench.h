@@ -2,6 +2,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <cmath>
 #include <cstdint>
 #include <random>
 
@@ -35,6 +36,29 @@ inline Tensor random_tensor(Memory& memory, const Shape& shape) {
   auto* values = tensor.view().as<float>();
   for (std::int64_t i = 0; i < shape.elems(); ++i) values[i] = normal(engine);
   return tensor;
+}
+
+/// A random weight [outputs, inputs] in the type it is stored in.
+inline Tensor random_weight(Cpu& cpu, const Shape& shape, DType dtype) {
+  const Tensor weight = random_tensor(cpu.memory, shape);
+  Tensor stored = cpu.memory.allocate(dtype, shape);
+  cpu.layers.convert(weight.view(), stored.view());
+  return stored;
+}
+
+/// Of the benchmark's second to fourth arguments: length, heads and their width; causal.
+inline AttentionShape attention_shape(const benchmark::State& state) {
+  return {.heads = state.range(2),
+          .kv_heads = state.range(2),
+          .head_dim = state.range(3),
+          .sequence_length = state.range(1),
+          .scale = 1.0F / std::sqrt(static_cast<float>(state.range(3)))};
+}
+
+/// Multiplications and additions of one product over everything that queries see.
+inline double attention_flop(const AttentionShape& shape, std::int64_t sequences) {
+  const auto pairs = sequences * shape.sequence_length * (shape.sequence_length + 1) / 2;
+  return 2.0 * static_cast<double>(pairs * shape.heads * shape.head_dim);
 }
 
 /// Reports `work` per iteration under `name`, per second.

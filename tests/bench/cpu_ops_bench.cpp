@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "tests/bench/cpu_bench.h"
 
 namespace quern::bench {
@@ -11,21 +9,15 @@ void linear(benchmark::State& state, DType weight_type) {
   const std::int64_t inputs = state.range(2);
   Cpu cpu(state.range(3));
   const Tensor x = random_tensor(cpu.memory, {tokens, inputs});
-  const Tensor weight = random_tensor(cpu.memory, {outputs, inputs});
-  Tensor stored = cpu.memory.allocate(weight_type, {outputs, inputs});
-  cpu.layers.convert(weight.view(), stored.view());
+  const Tensor weight = random_weight(cpu, {outputs, inputs}, weight_type);
   Tensor out = cpu.memory.allocate(DType::f32, {tokens, outputs});
-  for (auto _ : state) cpu.layers.linear(x.view(), stored.view(), std::nullopt, out.view());
+  for (auto _ : state) cpu.layers.linear(x.view(), weight.view(), std::nullopt, out.view());
   report(state, "flop", 2.0 * static_cast<double>(tokens * outputs * inputs));
 }
 
 void attention(benchmark::State& state) {
   const std::int64_t sequences = state.range(0);
-  const AttentionShape shape{.heads = state.range(2),
-                             .kv_heads = state.range(2),
-                             .head_dim = state.range(3),
-                             .sequence_length = state.range(1),
-                             .scale = 1.0F / std::sqrt(static_cast<float>(state.range(3)))};
+  const AttentionShape shape = attention_shape(state);
   Cpu cpu(state.range(4));
   const Shape dims{sequences * shape.sequence_length, shape.heads * shape.head_dim};
   const Tensor q = random_tensor(cpu.memory, dims);
@@ -33,8 +25,7 @@ void attention(benchmark::State& state) {
   const Tensor v = random_tensor(cpu.memory, dims);
   Tensor out = cpu.memory.allocate(DType::f32, dims);
   for (auto _ : state) cpu.layers.attention(q.view(), k.view(), v.view(), shape, out.view());
-  const auto pairs = sequences * shape.sequence_length * (shape.sequence_length + 1) / 2;
-  report(state, "flop", 4.0 * static_cast<double>(pairs * shape.heads * shape.head_dim));
+  report(state, "flop", 2.0 * attention_flop(shape, sequences));
 }
 
 void gram(benchmark::State& state) {

@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "tests/bench/cpu_bench.h"
 
 namespace quern::bench {
@@ -11,21 +9,15 @@ void linear_gradient(benchmark::State& state, DType weight_type) {
   const std::int64_t inputs = state.range(2);
   Cpu cpu(state.range(3));
   const Tensor dy = random_tensor(cpu.memory, {tokens, outputs});
-  const Tensor weight = random_tensor(cpu.memory, {outputs, inputs});
-  Tensor stored = cpu.memory.allocate(weight_type, {outputs, inputs});
-  cpu.layers.convert(weight.view(), stored.view());
+  const Tensor weight = random_weight(cpu, {outputs, inputs}, weight_type);
   Tensor dx = cpu.memory.allocate(DType::f32, {tokens, inputs});
-  for (auto _ : state) cpu.gradients.linear(dy.view(), stored.view(), dx.view());
+  for (auto _ : state) cpu.gradients.linear(dy.view(), weight.view(), dx.view());
   report(state, "flop", 2.0 * static_cast<double>(tokens * outputs * inputs));
 }
 
 void attention_gradient(benchmark::State& state) {
   const std::int64_t sequences = state.range(0);
-  const AttentionShape shape{.heads = state.range(2),
-                             .kv_heads = state.range(2),
-                             .head_dim = state.range(3),
-                             .sequence_length = state.range(1),
-                             .scale = 1.0F / std::sqrt(static_cast<float>(state.range(3)))};
+  const AttentionShape shape = attention_shape(state);
   Cpu cpu(state.range(4));
   const Shape dims{sequences * shape.sequence_length, shape.heads * shape.head_dim};
   const Tensor q = random_tensor(cpu.memory, dims);
@@ -41,8 +33,7 @@ void attention_gradient(benchmark::State& state) {
     cpu.gradients.attention({q.view(), k.view(), v.view(), out.view()}, dy.view(), shape,
                             {dq.view(), dk.view(), dv.view()});
   }
-  const auto pairs = sequences * shape.sequence_length * (shape.sequence_length + 1) / 2;
-  report(state, "flop", 10.0 * static_cast<double>(pairs * shape.heads * shape.head_dim));
+  report(state, "flop", 5.0 * attention_flop(shape, sequences));
 }
 
 void fisher(benchmark::State& state) {

@@ -18,7 +18,7 @@ class Resumed : public testing::Test {
     return kModel.path();
   }
 
-  static ProcessResult quantize(const RunFolder& run, int ranks, const Command& settings) {
+  static ProcessResult quantize(const RunFolder& run, int ranks, const Command& settings = {}) {
     return run_process(quern(ranks, run.quantize(settings)));
   }
 };
@@ -102,6 +102,29 @@ TEST_F(Resumed, WhenNothingIsLeftToDo) {
   run.finish(2);
   EXPECT_EQ(run.output_hashes(), hashes);
   EXPECT_EQ(fs::last_write_time(run.output() / "SHA256SUMS"), written);
+}
+
+/// It is told apart from a damaged checkpoint, which would have to be fetched again.
+TEST_F(Resumed, OntoItsOwnTruncatedOutput) {
+  const RunFolder run(model());
+  run.finish(1);
+  const auto hashes = run.output_hashes();
+  const fs::path shard = run.output() / "model-00001-of-00003.safetensors";
+  ASSERT_TRUE(fs::exists(shard));
+  for (const int ranks : {1, 2}) {
+    fs::resize_file(shard, ranks == 1 ? fs::file_size(shard) / 2 : 100);  // in the data, the header
+    const ProcessResult refused = quantize(run, ranks);
+    EXPECT_EQ(refused.exit_code, 74);
+    EXPECT_THAT(
+        refused.err,
+        AllOf(HasSubstr(run.output().string() + ": this run's output does not verify"),
+              HasSubstr("file '" + shard.filename().string() + "' does not match SHA256SUMS"),
+              HasSubstr("delete the folder and run the same command again"),
+              Not(HasSubstr("download"))));
+  }
+  fs::remove_all(run.output());
+  run.finish(1);
+  EXPECT_EQ(run.output_hashes(), hashes);
 }
 
 }  // namespace

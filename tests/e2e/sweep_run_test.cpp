@@ -25,6 +25,10 @@ const std::vector<Point> kPoints = {
     {"squeezellm-b4-s0.0045", {"quantize.bits=4", "quantize.sparsity=0.0045"}},
 };
 
+bool renames_sweep_json(const std::string& step) {
+  return step.starts_with("after rename") && step.ends_with("/sweep.json");
+}
+
 class Sweep : public testing::Test {
  protected:
   Sweep() : run_(model_.path(), settings()) {}
@@ -98,6 +102,9 @@ TEST_F(Sweep, MeasuresOnceAndGoesOnAfterAKill) {
   EXPECT_THAT(resumed.err, HasSubstr("point 2 of 6: squeezellm-b3-s0.0005, finished before"));
   EXPECT_THAT(resumed.out, HasSubstr("6 points in "));
   EXPECT_EQ(finished_files(), finished);
+  expect_all_points();
+  const auto again = run_.steps("sweep");
+  EXPECT_EQ(std::ranges::count_if(again, renames_sweep_json), 1) << "of six finished points";
   expect_all_points();
   const ProcessResult status = run_process(quern(1, {"status", run_.directory().string()}));
   EXPECT_EQ(status.exit_code, 65);

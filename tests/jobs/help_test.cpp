@@ -9,8 +9,8 @@ namespace {
 using testing::HasSubstr;
 using testing::MatchesRegex;
 
-const std::vector<std::string> kSubcommands = {"quantize", "sweep",  "plan",  "status",
-                                               "evaluate", "verify", "config"};
+const std::vector<std::string> kSubcommands = {"quantize", "sweep",  "plan",   "status",
+                                               "evaluate", "verify", "config", "synthesize"};
 
 TEST(Help, NamesTheSubcommandsAndTheExitCodes) {
   const std::string help = answer_of({"--help"});
@@ -27,7 +27,8 @@ TEST(Help, TellsTheVersion) {
 TEST(Help, OfASubcommandNamesItsArguments) {
   for (const std::string& subcommand : kSubcommands) {
     const std::string help = answer_of({subcommand, "--help"});
-    const bool has_run_file = subcommand != "status" && subcommand != "config";
+    const bool has_run_file =
+        subcommand != "status" && subcommand != "config" && subcommand != "synthesize";
     EXPECT_EQ(help.find("RUN_FILE") != std::string::npos, has_run_file) << help;
     EXPECT_EQ(help.find("--set KEY=VALUE") != std::string::npos, has_run_file) << help;
   }

@@ -95,6 +95,24 @@ TEST_F(Plan, TextNamesEveryBundleModuleAndWarning) {
               HasSubstr("warning: run.statistics: H measured behind quantized layers"));
 }
 
+TEST_F(Plan, PredictsTheMemoryOfAGpu) {
+  const json gpu = plan(1).at("gpu_memory_per_rank");
+  EXPECT_EQ(gpu.at("weights"), 2 * 2 * 442'752);
+  EXPECT_EQ(gpu.at("statistics"), 8 * 512 * 512);
+  EXPECT_EQ(gpu.at("allowed"), nullptr);
+  EXPECT_EQ(gpu.at("micro_batches_on_device"), gpu.at("micro_batches"));
+  const auto states = gpu.at("most").get<std::int64_t>() - gpu.at("least").get<std::int64_t>();
+  const auto rounds = gpu.at("micro_batches").get<std::int64_t>();
+  EXPECT_EQ(states % rounds, 0);
+  const std::string one = std::to_string(gpu.at("least").get<std::int64_t>() + states / rounds);
+  EXPECT_THAT(answer_of(run_.arguments("plan", {"run.gpu_memory=" + one})),
+              HasSubstr("1 of " + std::to_string(rounds) + " micro-batches on the device"));
+  EXPECT_THAT(answer_of(run_.arguments("plan", {"run.gpu_memory=100MB"})),
+              HasSubstr("run.gpu_memory allows 0.10 GB"));
+  EXPECT_THAT(answer_of(run_.arguments("plan", {"run.device=cpu"})),
+              testing::Not(HasSubstr("  gpu ")));
+}
+
 TEST_F(Plan, PredictsTheSizeOfTheOutput) {
   const RunFolder& finished = finished_run();
   const json predicted = json_answer_of(finished.arguments("plan") + Command{"--json"});

@@ -64,14 +64,23 @@ Spent spent(const std::vector<FusedModules>& model,
   return total;
 }
 
-double weights_of(const std::vector<FusedModules>& model) {
-  double weights = 0.0;
+std::int64_t count_weights(const std::vector<FusedModules>& model) {
+  std::int64_t weights = 0;
   for (const FusedModules& group : model) {
-    for (const ModuleCurves& module : group) {
-      weights += static_cast<double>(module.out_features * module.in_features);
-    }
+    for (const ModuleCurves& module : group) weights += module.out_features * module.in_features;
   }
   return weights;
+}
+
+double weights_of(const std::vector<FusedModules>& model) {
+  return static_cast<double>(count_weights(model));
+}
+
+/// allocate_bits with what the model weighs.
+std::map<std::string, ModuleAllocation> allocate_within(const std::vector<FusedModules>& model,
+                                                        BitBudget budget) {
+  budget.weights = count_weights(model);
+  return allocate_bits(model, budget);
 }
 
 /// Every combination of one width for each group.
@@ -160,7 +169,7 @@ TEST(AllocateBits, IsWithinTheBudgetAndAtLeastAsGoodAsTheConvexHull) {
     const std::vector<Spent> choices = all_choices(model);
     for (const double target : {2.4, 2.75, 3.0, 3.3, 3.7, 4.2, 4.9, 9.0}) {
       const double limit = target * weights_of(model);
-      const Spent found = spent(model, allocate_bits(model, {.target_bits = target}));
+      const Spent found = spent(model, allocate_within(model, {.target_bits = target}));
       const Bounds expected = bounds(choices, limit);
       EXPECT_LE(found.bits, limit);
       EXPECT_LE(found.objective, expected.hull * (1 + 1e-12)) << seed << ", " << target;
@@ -180,10 +189,10 @@ TEST(AllocateBits, FusedModulesShareTheirBits) {
   const std::vector<FusedModules> apart = {{sensitive("a", 1.0)}, {sensitive("b", 1e-6)}};
   const std::vector<FusedModules> fused = {{sensitive("a", 1.0), sensitive("b", 1e-6)}};
   const BitBudget budget{.target_bits = 3.4};
-  auto allocated = allocate_bits(apart, budget);
+  auto allocated = allocate_within(apart, budget);
   EXPECT_EQ(allocated.at("a").bits, 4);
   EXPECT_EQ(allocated.at("b").bits, 2);
-  allocated = allocate_bits(fused, budget);
+  allocated = allocate_within(fused, budget);
   EXPECT_EQ(allocated.at("a").bits, 3);
   EXPECT_EQ(allocated.at("b").bits, 3);
 }
@@ -197,7 +206,7 @@ TEST(AllocateBits, DoNotDependOnTheScaleOfTheErrors) {
         for (ErrorCurve& one : module.curves) one.objective *= scale;
       }
     }
-    return allocate_bits(model, {.target_bits = 3.1});
+    return allocate_within(model, {.target_bits = 3.1});
   };
   const auto usual = scaled(1.0);
   for (const double scale : {0x1p-80, 0x1p-30, 0x1p30, 0x1p80}) EXPECT_EQ(scaled(scale), usual);
@@ -206,7 +215,7 @@ TEST(AllocateBits, DoNotDependOnTheScaleOfTheErrors) {
 TEST(AllocateBits, WithoutAnyErrorTheFewestBitsAndMoreIfTheyFit) {
   const std::vector<FusedModules> model = {
       {module_of("a", 64, 1024, {curve(2, 0.0), curve(3, 0.0)})}};
-  EXPECT_EQ(allocate_bits(model, {.target_bits = 8.0}).at("a").bits, 2);
+  EXPECT_EQ(allocate_within(model, {.target_bits = 8.0}).at("a").bits, 2);
 }
 
 TEST(AllocateBits, OutliersAreBoughtWhereTheyGainMoreThanBits) {
@@ -221,7 +230,7 @@ TEST(AllocateBits, OutliersAreBoughtWhereTheyGainMoreThanBits) {
   for (const int entry_bits : {16, 32}) {
     const BitBudget budget{
         .target_bits = 3.4, .table_entry_bits = entry_bits, .outlier_fraction = 0.0045};
-    const auto allocated = allocate_bits(model, budget);
+    const auto allocated = allocate_within(model, budget);
     EXPECT_LE(spent(model, allocated, entry_bits).bits, 3.4 * weights_of(model));
     EXPECT_EQ(allocated.at("a").outliers, 5);
     EXPECT_LT(allocated.at("a").bits, allocated.at("b").bits);
@@ -244,7 +253,7 @@ TEST(AllocateBits, OutliersStayBelowTheirShareAndTheBudget) {
     }
     for (const double target : {2.5, 3.0, 4.0}) {
       const auto allocated =
-          allocate_bits(model, {.target_bits = target, .outlier_fraction = fraction});
+          allocate_within(model, {.target_bits = target, .outlier_fraction = fraction});
       EXPECT_LE(spent(model, allocated).bits, target * weights_of(model));
       for (const FusedModules& group : model) {
         for (const ModuleCurves& module : group) {
@@ -260,9 +269,9 @@ TEST(AllocateBits, ATargetBelowTheFewestBitsIsRefused) {
   // 2 bits and a table of 4 x 32 bits for 512 weights: 2.25 bits.
   const std::vector<FusedModules> model = {
       {module_of("a", 8, 512, {curve(2, 1.0), curve(3, 0.5)})}};
-  EXPECT_EQ(allocate_bits(model, {.target_bits = 2.25}).at("a").bits, 2);
+  EXPECT_EQ(allocate_within(model, {.target_bits = 2.25}).at("a").bits, 2);
   try {
-    allocate_bits(model, {.target_bits = 2.2});
+    allocate_within(model, {.target_bits = 2.2});
     ADD_FAILURE() << "nothing was thrown";
   } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("quantize.target_bits"), HasSubstr("2.2 bits"),

@@ -56,6 +56,14 @@ TEST_F(ProgressLines, OtherRanksAreSilent) {
   EXPECT_THAT(stream_.str(), IsEmpty());
 }
 
+TEST_F(ProgressLines, TheUnitInHandIsKnownOnEveryRank) {
+  Progress progress(log_, {.enabled = false});
+  progress.begin("backward layer", 8, 5);
+  EXPECT_EQ(progress.unit(), "backward layer 6 of 8");
+  progress.step("gradients of layer 2");
+  EXPECT_EQ(progress.unit(), "backward layer 7 of 8");
+}
+
 TEST_F(ProgressLines, ATerminalLineIsRewritten) {
   Progress progress(log_, {.enabled = true, .terminal = true});
   testing::internal::CaptureStderr();

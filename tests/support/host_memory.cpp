@@ -1,6 +1,5 @@
 #include "tests/support/host_memory.h"
 
-#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -12,14 +11,10 @@ constexpr std::align_val_t kAlignment{256};
 }  // namespace
 
 std::byte* HostMemory::do_allocate(std::size_t bytes) {
-  auto* data = static_cast<std::byte*>(::operator new(bytes, kAlignment));
-  used_ += bytes;
-  peak_ = std::max(peak_, used_);
-  return data;
+  return static_cast<std::byte*>(::operator new(bytes, kAlignment));
 }
 
-void HostMemory::do_free(std::byte* data, std::size_t bytes) noexcept {
-  used_ -= bytes;
+void HostMemory::do_free(std::byte* data, std::size_t /*bytes*/) noexcept {
   ::operator delete(data, kAlignment);
 }
 

@@ -16,8 +16,6 @@ class HostMemory final : public Memory {
   std::byte* host_address(TensorView view) noexcept override {
     return addressing_ == Addressing::visible ? view.data : nullptr;
   }
-  std::size_t used_bytes() const noexcept override { return used_; }
-  std::size_t peak_bytes() const noexcept override { return peak_; }
 
  private:
   std::byte* do_allocate(std::size_t bytes) override;
@@ -28,8 +26,6 @@ class HostMemory final : public Memory {
   void do_clear(std::byte* data, std::size_t bytes) override;
 
   Addressing addressing_;
-  std::size_t used_ = 0;
-  std::size_t peak_ = 0;
 };
 
 }  // namespace quern::test

@@ -26,6 +26,12 @@ class AtomicFile {
   /// Appends, retrying short writes.
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
+  /// Makes room for `bytes` behind what was appended; they are then written by write_at().
+  void extend(std::uint64_t bytes) { file_.truncate(file_.size_bytes() + bytes); }
+  /// Writes at a place that extend() made. Thread-safe.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes) const {
+    file_.write_at(offset, bytes);
+  }
   void commit();
 
   const std::filesystem::path& temporary_path() const noexcept { return file_.path(); }

@@ -95,6 +95,17 @@ void DurableFile::write(std::span<const std::byte> bytes) {
   });
 }
 
+void DurableFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) const {
+  while (!bytes.empty()) {
+    const ssize_t written = uninterrupted([&] {
+      return pwrite(descriptor_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    });
+    if (written <= 0) throw store_error("write", path_, written < 0 ? errno : EIO, bytes.size());
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+    offset += static_cast<std::uint64_t>(written);
+  }
+}
+
 void DurableFile::truncate(std::uint64_t bytes) {
   durable_step(hook_, "truncate", path_, [&] {
     const auto cut = [&] { return ftruncate(descriptor_.get(), static_cast<off_t>(bytes)); };

@@ -35,7 +35,9 @@ class DurableFile {
 
   /// Appends, retrying short and interrupted writes.
   void write(std::span<const std::byte> bytes);
-  /// Cuts the file; the next write goes there.
+  /// Writes inside of what size_bytes() says. Thread-safe, and therefore without the hook.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes) const;
+  /// Cuts or extends the file; the next write goes there.
   void truncate(std::uint64_t bytes);
   std::uint64_t size_bytes() const noexcept { return end_; }
   void sync();

@@ -42,7 +42,7 @@ std::uint64_t header_bytes(const ReadableFile& file) {
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(std::filesystem::path path) : file_(std::move(path)) {
+SafetensorsFile::SafetensorsFile(std::filesystem::path path) : TensorFile(std::move(path)) {
   std::string header(header_bytes(file_), '\0');
   const auto bytes = std::as_writable_bytes(std::span(header));
   file_.read_at(kSafetensorsPrefixBytes, bytes);
@@ -53,10 +53,6 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : file_(std::move(p
 void SafetensorsFile::read(const TensorEntry& entry, std::span<std::byte> out) const {
   ensure(out.size() == entry.bytes, "an output of the tensor's size");
   file_.read_at(entry.begin, out);
-}
-
-void SafetensorsFile::read_at(std::uint64_t offset, std::span<std::byte> out) const {
-  file_.read_at(offset, out);
 }
 
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> specs,

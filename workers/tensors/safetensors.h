@@ -19,21 +19,7 @@ namespace quern {
 class SafetensorsFile final : public TensorFile {
  public:
   explicit SafetensorsFile(std::filesystem::path path);
-
-  const std::filesystem::path& path() const noexcept override { return file_.path(); }
-  const std::map<std::string, TensorEntry>& entries() const noexcept override { return entries_; }
-  const std::map<std::string, std::int64_t>& scalars() const noexcept override { return scalars_; }
-  std::uint64_t file_bytes() const noexcept override { return file_.bytes(); }
-  const std::string& header_hash() const noexcept override { return header_hash_; }
-
   void read(const TensorEntry& entry, std::span<std::byte> out) const override;
-  void read_at(std::uint64_t offset, std::span<std::byte> out) const override;
-
- private:
-  ReadableFile file_;
-  std::map<std::string, TensorEntry> entries_;
-  std::map<std::string, std::int64_t> scalars_;  ///< stays empty
-  std::string header_hash_;
 };
 
 /// Writes one safetensors file through AtomicFile. The header is known from the specs (sorted by

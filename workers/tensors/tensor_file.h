@@ -7,10 +7,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/core/dtype.h"
 #include "kernels/core/shape.h"
+#include "workers/tensors/readable_file.h"
 
 namespace quern {
 
@@ -37,24 +39,34 @@ struct NamedScalar {
   std::int64_t value = 0;
 };
 
-/// A file of tensors, opened and checked. Reading is thread-safe.
+/// A file of tensors, opened and checked by the constructor of its format. Reading is thread-safe.
 class TensorFile {
  public:
   virtual ~TensorFile() = default;
+  TensorFile(const TensorFile&) = delete;             // owns the open file
+  TensorFile& operator=(const TensorFile&) = delete;  // likewise
 
-  virtual const std::filesystem::path& path() const noexcept = 0;
-  virtual const std::map<std::string, TensorEntry>& entries() const noexcept = 0;
+  const std::filesystem::path& path() const noexcept { return file_.path(); }
+  const std::map<std::string, TensorEntry>& entries() const noexcept { return entries_; }
   /// Whole numbers between the tensors; safetensors files have none.
-  virtual const std::map<std::string, std::int64_t>& scalars() const noexcept = 0;
-  virtual std::uint64_t file_bytes() const noexcept = 0;
+  const std::map<std::string, std::int64_t>& scalars() const noexcept { return scalars_; }
+  std::uint64_t file_bytes() const noexcept { return file_.bytes(); }
   /// xxh3_hex of what describes the tensors: names, types, shapes and places.
-  virtual const std::string& header_hash() const noexcept = 0;
+  const std::string& header_hash() const noexcept { return header_hash_; }
 
   /// Elements of a tensor, contiguous and row major, into `out` (its exact size). StoreError on a
   /// read error.
   virtual void read(const TensorEntry& entry, std::span<std::byte> out) const = 0;
   /// Any bytes of the file, for fingerprints.
-  virtual void read_at(std::uint64_t offset, std::span<std::byte> out) const = 0;
+  void read_at(std::uint64_t offset, std::span<std::byte> out) const { file_.read_at(offset, out); }
+
+ protected:
+  explicit TensorFile(std::filesystem::path path) : file_(std::move(path)) {}
+
+  ReadableFile file_;
+  std::map<std::string, TensorEntry> entries_;
+  std::map<std::string, std::int64_t> scalars_;
+  std::string header_hash_;
 };
 
 /// Writes one file of tensors. All specs are known first; data follow in the order of specs().

@@ -170,7 +170,7 @@ void gather(const TensorEntry& entry, std::span<const std::byte> from, std::span
 
 }  // namespace
 
-TorchFile::TorchFile(std::filesystem::path path) : file_(std::move(path)) {
+TorchFile::TorchFile(std::filesystem::path path) : TensorFile(std::move(path)) {
   const ZipArchive archive = read_zip_archive(file_);
   const std::string prefix = archive_prefix(archive, file_.path());
   check_byte_order(file_, archive, prefix);
@@ -209,10 +209,6 @@ void TorchFile::read(const TensorEntry& entry, std::span<std::byte> out) const {
     default:
       return gather<std::uint64_t>(entry, stored, out);
   }
-}
-
-void TorchFile::read_at(std::uint64_t offset, std::span<std::byte> out) const {
-  file_.read_at(offset, out);
 }
 
 }  // namespace quern

@@ -3,28 +3,16 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
-#include "tests/kernels/cpu/cpu_ops.h"
+#include "tests/kernels/cpu/attention_case.h"
 #include "tests/kernels/cpu/finite_difference.h"
 
 namespace quern::test {
 namespace {
 
-struct GradientCase {
-  std::int64_t sequences;
-  AttentionShape shape;
-};
-
 /// Inputs of a case, what the forward pass makes of them, and the gradients.
-struct AttentionRun {
-  AttentionRun(CpuOps& ops, const GradientCase& that, double query_scale)
-      : shape(that.shape),
-        tokens(that.sequences * that.shape.sequence_length),
-        q(normal_values(tokens * shape.heads * shape.head_dim, 1, query_scale)),
-        k(normal_values(tokens * shape.kv_heads * shape.head_dim, 2)),
-        v(normal_values(tokens * shape.kv_heads * shape.head_dim, 3)),
-        dy(normal_values(tokens * shape.heads * shape.head_dim, 4)) {
-    const Shape q_shape{tokens, shape.heads * shape.head_dim};
-    const Shape kv_shape{tokens, shape.kv_heads * shape.head_dim};
+struct AttentionRun : AttentionInputs {
+  AttentionRun(CpuOps& ops, const AttentionCase& that, double query_scale)
+      : AttentionInputs(that, query_scale), dy(normal_values(q_shape.elems(), 4)) {
     const Tensor queries = store(ops.memory, DType::f32, q_shape, q);
     const Tensor keys = store(ops.memory, DType::f32, kv_shape, k);
     const Tensor values = store(ops.memory, DType::f32, kv_shape, v);
@@ -55,13 +43,11 @@ struct AttentionRun {
            (2.0 * score_error + static_cast<double>(shape.sequence_length) + width + 20.0);
   }
 
-  AttentionShape shape;
-  std::int64_t tokens;
-  Values q, k, v, dy;
+  Values dy;
   Tensor dq, dk, dv;
 };
 
-class AttentionGradientTest : public testing::TestWithParam<GradientCase> {};
+class AttentionGradientTest : public testing::TestWithParam<AttentionCase> {};
 
 TEST_P(AttentionGradientTest, EqualsFiniteDifferences) {
   for (const double query_scale : {1.0, 8.0}) {
@@ -89,22 +75,16 @@ TEST_P(AttentionGradientTest, BitsDoNotDependOnThreads) {
   }));
 }
 
-constexpr AttentionShape attention_shape(std::int64_t heads, std::int64_t kv_heads,
-                                         std::int64_t head_dim, std::int64_t length,
-                                         std::int64_t window) {
-  return {heads, kv_heads, head_dim, length, window, 0.125F};
-}
-
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionGradientTest,
-                         testing::Values(GradientCase{1, attention_shape(1, 1, 2, 2, 0)},
-                                         GradientCase{3, attention_shape(2, 1, 64, 31, 0)},
-                                         GradientCase{2, attention_shape(2, 2, 16, 32, 0)},
-                                         GradientCase{2, attention_shape(4, 2, 32, 33, 0)},
-                                         GradientCase{2, attention_shape(3, 3, 31, 127, 0)},
-                                         GradientCase{1, attention_shape(4, 1, 33, 129, 0)},
-                                         GradientCase{2, attention_shape(2, 1, 16, 200, 33)},
-                                         GradientCase{1, attention_shape(2, 1, 8, 300, 128)},
-                                         GradientCase{1, attention_shape(2, 1, 8, 130, 1000)}));
+                         testing::Values(AttentionCase{1, attention_shape(1, 1, 2, 2, 0)},
+                                         AttentionCase{3, attention_shape(2, 1, 64, 31, 0)},
+                                         AttentionCase{2, attention_shape(2, 2, 16, 32, 0)},
+                                         AttentionCase{2, attention_shape(4, 2, 32, 33, 0)},
+                                         AttentionCase{2, attention_shape(3, 3, 31, 127, 0)},
+                                         AttentionCase{1, attention_shape(4, 1, 33, 129, 0)},
+                                         AttentionCase{2, attention_shape(2, 1, 16, 200, 33)},
+                                         AttentionCase{1, attention_shape(2, 1, 8, 300, 128)},
+                                         AttentionCase{1, attention_shape(2, 1, 8, 130, 1000)}));
 
 // A query that sees only itself passes dy on to its value and nothing to q and k.
 TEST(AttentionGradientBorderTest, OneVisibleKeyLeavesQueriesWithoutGradient) {

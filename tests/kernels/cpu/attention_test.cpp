@@ -3,39 +3,15 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
-#include "tests/kernels/cpu/cpu_ops.h"
+#include "tests/kernels/cpu/attention_case.h"
 
 namespace quern::test {
 namespace {
 
-struct AttentionCase {
-  std::int64_t sequences;
-  AttentionShape shape;
-};
-
-/// q, k and v of a case, and the definition in double.
-struct AttentionInputs {
-  AttentionInputs(const AttentionCase& that, double query_scale)
-      : shape(that.shape), tokens(that.sequences * that.shape.sequence_length) {
-    q = normal_values(tokens * shape.heads * shape.head_dim, 1, query_scale);
-    k = normal_values(tokens * shape.kv_heads * shape.head_dim, 2);
-    v = normal_values(tokens * shape.kv_heads * shape.head_dim, 3);
-  }
-
-  const double* key(std::int64_t token, std::int64_t head) const {
-    return k.data() + kv_offset(token, head);
-  }
-  const double* value(std::int64_t token, std::int64_t head) const {
-    return v.data() + kv_offset(token, head);
-  }
-  std::int64_t kv_offset(std::int64_t token, std::int64_t head) const {
-    return (token * shape.kv_heads + head * shape.kv_heads / shape.heads) * shape.head_dim;
-  }
-
-  AttentionShape shape;
-  std::int64_t tokens;
-  std::vector<double> q, k, v;
-};
+/// Where a query head finds its key or value of a token.
+std::int64_t kv_offset(const AttentionShape& shape, std::int64_t token, std::int64_t head) {
+  return (token * shape.kv_heads + head * shape.kv_heads / shape.heads) * shape.head_dim;
+}
 
 struct ExactHead {
   std::vector<double> out;
@@ -53,13 +29,15 @@ ExactHead exact_head(const AttentionInputs& in, std::int64_t token, std::int64_t
   double score_error = 0.0;
   double largest_value = 0.0;
   for (std::int64_t other = token - seen + 1; other <= token; ++other) {
+    const double* key = in.k.data() + kv_offset(in.shape, other, head);
+    const double* value = in.v.data() + kv_offset(in.shape, other, head);
     double score = 0.0;
     double magnitude = 0.0;
     for (std::int64_t d = 0; d < width; ++d) {
-      const double term = query[d] * in.key(other, head)[d] * static_cast<double>(scale);
+      const double term = query[d] * key[d] * static_cast<double>(scale);
       score += term;
       magnitude += std::fabs(term);
-      largest_value = std::max(largest_value, std::fabs(in.value(other, head)[d]));
+      largest_value = std::max(largest_value, std::fabs(value[d]));
     }
     scores.push_back(score);
     score_error = std::max(score_error, static_cast<double>(width + 2) * kRounding * magnitude);
@@ -70,8 +48,9 @@ ExactHead exact_head(const AttentionInputs& in, std::int64_t token, std::int64_t
   for (std::int64_t j = 0; j < seen; ++j) {
     const double weight = std::exp(scores[static_cast<std::size_t>(j)] - largest);
     sum += weight;
+    const double* value = in.v.data() + kv_offset(in.shape, token - seen + 1 + j, head);
     for (std::int64_t d = 0; d < width; ++d) {
-      exact.out[static_cast<std::size_t>(d)] += weight * in.value(token - seen + 1 + j, head)[d];
+      exact.out[static_cast<std::size_t>(d)] += weight * value[d];
     }
   }
   for (double& value : exact.out) value /= sum;
@@ -81,13 +60,11 @@ ExactHead exact_head(const AttentionInputs& in, std::int64_t token, std::int64_t
 }
 
 Tensor attend(CpuOps& cpu, AttentionInputs& in) {
-  const Shape q_shape{in.tokens, in.shape.heads * in.shape.head_dim};
-  const Shape kv_shape{in.tokens, in.shape.kv_heads * in.shape.head_dim};
-  const Tensor q = store(cpu.memory, DType::f32, q_shape, in.q);
-  const Tensor k = store(cpu.memory, DType::f32, kv_shape, in.k);
-  const Tensor v = store(cpu.memory, DType::f32, kv_shape, in.v);
+  const Tensor q = store(cpu.memory, DType::f32, in.q_shape, in.q);
+  const Tensor k = store(cpu.memory, DType::f32, in.kv_shape, in.k);
+  const Tensor v = store(cpu.memory, DType::f32, in.kv_shape, in.v);
   std::vector<double> poison(in.q.size(), NAN);
-  Tensor out = store(cpu.memory, DType::f32, q_shape, poison);
+  Tensor out = store(cpu.memory, DType::f32, in.q_shape, poison);
   cpu.layers.attention(q.view(), k.view(), v.view(), in.shape, out.view());
   return out;
 }
@@ -118,12 +95,6 @@ TEST_P(AttentionTest, BitsDoNotDependOnThreads) {
     AttentionInputs in(GetParam(), 1.0);
     return bytes_of(attend(cpu, in).view());
   }));
-}
-
-constexpr AttentionShape attention_shape(std::int64_t heads, std::int64_t kv_heads,
-                                         std::int64_t head_dim, std::int64_t length,
-                                         std::int64_t window) {
-  return {heads, kv_heads, head_dim, length, window, 0.125F};
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,

@@ -354,6 +354,26 @@ TEST_F(CodebookRefine, ARealModuleLosesMuchOfItsError) {
             0.7 * objective_of(real.module, gram.h, start));
 }
 
+TEST_F(CodebookRefine, DampingIsAFractionOfTheMeanDiagonalOnTheDiagonal) {
+  const CodebookCase module = random_case(memory_, DType::bf16, 5, 48, 4);
+  const Matrix h = correlated_hessian(48, 3);
+  Matrix damped = h;
+  double trace = 0.0;
+  for (std::int64_t k = 0; k < h.rows; ++k) trace += h(k, k);
+  for (std::int64_t k = 0; k < h.rows; ++k) damped(k, k) += 0.25 * trace / 48.0;
+  GramCase plain_gram = make_gram(memory_, h);
+  GramCase damped_gram = make_gram(memory_, damped);
+  const CodebookSpec spec{2, DType::f32};
+  const CodebookTensor start = start_of(module, 12, spec);
+  RefineOptions options;
+  const CodebookTensor expected = refined(module, damped_gram, start, spec, options);
+  EXPECT_NE(bytes_of(refined(module, plain_gram, start, spec, options)), bytes_of(expected));
+  options.damping = 0.25;
+  const CodebookTensor actual = refined(module, plain_gram, start, spec, options);
+  EXPECT_NEAR(objective_of(module, damped, actual), objective_of(module, damped, expected),
+              1e-6 * objective_of(module, damped, expected));
+}
+
 TEST_F(CodebookRefine, AnOverflownStatisticIsRefused) {
   const CodebookCase module = random_case(memory_, DType::bf16, 2, 8, 3);
   GramCase gram = make_gram(memory_, correlated_hessian(8, 2));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -44,6 +45,45 @@ TEST(CpuMemoryTest, RefusalNamesTheBytesAndCountsNothing) {
   }
   EXPECT_EQ(memory.used_bytes(), 0U);
   EXPECT_EQ(memory.peak_bytes(), 0U);
+}
+
+TEST(CpuMemoryTest, ALimitHolds) {
+  EXPECT_EQ(CpuMemory().limit_bytes(), Memory::unlimited);
+  CpuMemory memory(1000);
+  EXPECT_EQ(memory.limit_bytes(), 1000U);
+  Tensor kept = memory.allocate(DType::f32, {100});
+  EXPECT_EQ(memory.free_bytes(), 600U);
+  try {
+    memory.allocate(DType::u8, {601});
+    FAIL();
+  } catch (const MemoryError& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::memory);
+    EXPECT_THAT(error.what(), testing::HasSubstr("601 bytes refused: 400 are in use and 1000 are"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("micro_batch"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("run.gpu_memory"));
+  }
+  {
+    const Tensor rest = memory.allocate(DType::u8, {600});
+    EXPECT_EQ(memory.free_bytes(), 0U);
+    EXPECT_THROW(memory.allocate(DType::u8, {1}), MemoryError);
+  }
+  EXPECT_EQ(memory.free_bytes(), 600U);
+  EXPECT_EQ(memory.peak_bytes(), 1000U);
+}
+
+TEST(CpuMemoryTest, HostBuffersCountNothing) {
+  CpuMemory memory(16);
+  HostBuffer buffer = memory.allocate_host(100);
+  EXPECT_EQ(buffer.size(), 100U);
+  EXPECT_EQ(memory.used_bytes(), 0U);
+  Tensor device = memory.allocate(DType::u8, {16});
+  memory.clear(device.view());
+  std::ranges::fill(buffer.first(100), std::byte{9});
+  memory.download(device.view(), buffer.first(16));
+  EXPECT_EQ(buffer.first(17)[15], std::byte{0});
+  EXPECT_EQ(buffer.first(17)[16], std::byte{9});
+  EXPECT_EQ(HostBuffer().size(), 0U);
+  EXPECT_THROW(memory.allocate_host(std::size_t{1} << 62), MemoryError);
 }
 
 TEST(CpuMemoryTest, MovesBytes) {

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "kernels/core/error.h"
@@ -52,8 +53,8 @@ TEST_F(CudaMemoryTest, RefusalNamesTheBytesAndLeavesTheDeviceUsable) {
       FAIL();
     } catch (const MemoryError& error) {
       EXPECT_THAT(error.what(), testing::HasSubstr(std::to_string(elems * 4)));
-      EXPECT_THAT(error.what(), testing::HasSubstr("are in use here"));
-      EXPECT_THAT(error.what(), testing::HasSubstr("are free on the device"));
+      EXPECT_THAT(error.what(), testing::HasSubstr("are in use and"));
+      EXPECT_THAT(error.what(), testing::HasSubstr("are allowed"));
     }
   }
   EXPECT_EQ(memory().used_bytes(), before);
@@ -85,6 +86,48 @@ TEST_F(CudaMemoryTest, ReleasesOnlyAfterItsLastUse) {
     memory().copy(passing.view(), out.view());
   }
   EXPECT_EQ(memory().to_host(out.view()).bytes, ones.bytes);
+}
+
+TEST_F(CudaMemoryTest, WhatIsFreeAtTheStartIsTheLimit) {
+  EXPECT_LT(memory().limit_bytes(), Memory::unlimited);
+  EXPECT_GT(memory().limit_bytes(), memory().used_bytes());
+  EXPECT_EQ(memory().free_bytes(), memory().limit_bytes() - memory().used_bytes());
+  const auto shared = make_cuda_backend({.sharers = 4});
+  EXPECT_LT(shared->memory().limit_bytes(), memory().limit_bytes() / 3);
+}
+
+TEST_F(CudaMemoryTest, ALowerLimitHolds) {
+  constexpr std::size_t kLimit = std::size_t{300} << 20;
+  const auto capped = make_cuda_backend({.memory_limit_bytes = kLimit});
+  Memory& memory = capped->memory();
+  EXPECT_EQ(memory.limit_bytes(), kLimit);
+  const auto rest = static_cast<std::int64_t>(memory.free_bytes());
+  EXPECT_THROW(memory.allocate(DType::u8, {rest + 1}), MemoryError);
+  {
+    const Tensor all = memory.allocate(DType::u8, {rest});
+    EXPECT_EQ(memory.free_bytes(), 0U);
+    EXPECT_THROW(memory.allocate(DType::u8, {1}), MemoryError);
+  }
+  EXPECT_EQ(memory.free_bytes(), static_cast<std::size_t>(rest));
+  constexpr std::size_t kBeyondAnyDevice = std::size_t{1} << 60;
+  const auto greedy = make_cuda_backend({.memory_limit_bytes = kBeyondAnyDevice});
+  EXPECT_LT(greedy->memory().limit_bytes(), kBeyondAnyDevice / 1024);
+}
+
+TEST_F(CudaMemoryTest, HostBuffersCarryBytesBothWays) {
+  HostBuffer buffer = memory().allocate_host(1 << 20);
+  EXPECT_EQ(buffer.size(), std::size_t{1} << 20);
+  const auto bytes = buffer.first(buffer.size());
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 + i / 256);
+  const std::vector<std::byte> expected(bytes.begin(), bytes.end());
+  Tensor device = memory().allocate(DType::u8, {1 << 20});
+  memory().upload(bytes, device.view());
+  memory().synchronize();
+  std::ranges::fill(bytes, std::byte{0});
+  memory().download(device.view(), bytes);
+  memory().synchronize();
+  EXPECT_TRUE(std::ranges::equal(bytes, expected));
+  EXPECT_EQ(memory().allocate_host(0).size(), 0U);
 }
 
 TEST_F(CudaMemoryTest, ServesOtherThreads) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "pipeline/config/method_set.h"
+#include "pipeline/config/resolved.h"
 #include "tests/pipeline/config/run_texts.h"
 
 namespace quern::test {
@@ -166,6 +167,13 @@ TEST(MethodKeys, RunKeysForStatistics) {
   EXPECT_EQ(parse(run_text()).run.run.statistics, Statistics::discard);
   EXPECT_EQ(parse(run_text()).run.run.statistics_directory, "");
   EXPECT_EQ(parse(run_text()).run.run.activation_bytes, 0U);
+}
+
+TEST(MethodKeys, MemoryOfAGpuIsNoPartOfWhatARunIs) {
+  const RunFile run = parse(run_text(), {"run.gpu_memory=24GB"}).run;
+  EXPECT_EQ(run.run.gpu_memory_bytes, 24'000'000'000U);
+  EXPECT_EQ(parse(run_text()).run.run.gpu_memory_bytes, 0U);
+  EXPECT_EQ(identity_json(run), identity_json(parse(run_text()).run));
 }
 
 }  // namespace

@@ -28,11 +28,12 @@ TEST(Resolved, JsonIsComplete) {
                  "rules": [{"match": "a\\.b", "bits": 8, "skip": false}],
                  "sparsity": {"sensitive": 0.0, "magnitude": 0.0, "rule": "paper",
                               "budget": "module"},
-                 "codebook_type": "float32", "codebook_search": "kmeans"},
+                 "codebook_type": "float32", "codebook_search": "kmeans",
+                 "codebook_damping": 0.5},
     "output": {"path": "out/m", "format": "gptq", "shard_size": 5000000000},
     "evaluate": {"source": [], "field": "text", "sequence_length": 2048, "samples": 0,
                  "micro_batch": 4, "max_characters": 0, "bos": "auto"},
-    "run": {"directory": "runs/m", "device": "auto", "activation_type": "auto",
+    "run": {"directory": "runs/m", "device": "auto", "activation_type": "auto", "gpu_memory": 0,
             "resume": "auto", "threads": 0,
             "save_activations": 0, "statistics": "discard", "activation_memory": 0, "watchdog": 60, "deadline": 3600, "log_level": "info",
             "ignore_numerics": false}})"));
@@ -76,10 +77,12 @@ TEST(Resolved, IdentityHoldsOnlyWhatTheMethodKnows) {
   EXPECT_EQ(keys({}), (Keys{"method", "bits", "group_size", "symmetric", "scale_search", "lm_head",
                             "rules", "act_order", "damping", "propagation", "true_sequential"}));
   EXPECT_EQ(keys({"quantize.method=squeezellm"}),
-            (Keys{"method", "bits", "rules", "sparsity", "codebook_type", "codebook_search"}));
+            (Keys{"method", "bits", "rules", "sparsity", "codebook_type", "codebook_search",
+                  "codebook_damping"}));
   EXPECT_EQ(
       keys({"quantize={method: squeezellm, target_bits: 3}", "output.format=dequantized"}),
-      (Keys{"method", "target_bits", "rules", "sparsity", "codebook_type", "codebook_search"}));
+      (Keys{"method", "target_bits", "rules", "sparsity", "codebook_type", "codebook_search",
+                  "codebook_damping"}));
 }
 
 TEST(Resolved, IdentityOfTablesHoldsWhatDecidesTheCodes) {

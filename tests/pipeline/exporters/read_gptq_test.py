@@ -9,24 +9,10 @@ import pathlib
 import random
 import shutil
 import struct
-import subprocess
-import sys
 import tempfile
 
+from quern_runs import RUN_FILE, check_perplexity, quantize, run_cases
 from read_gptq import bf16, compare_folders
-
-RUN_FILE = """
-model: {{path: {model}}}
-calibration:
-  source: {root}/tests/data/calibration.txt
-  samples: 4
-  sequence_length: 64
-  micro_batch: 2
-quantize: {{{quantize}}}
-output: {{path: packed, format: {format}}}
-evaluate: {{source: {root}/tests/data/evaluation.txt, sequence_length: 64, samples: 8}}
-run: {{directory: run, log_level: error, device: cpu, threads: 2}}
-"""
 
 
 def write_qwen(folder, small):
@@ -88,30 +74,6 @@ def cases():
     yield "biases and a tied head", "qwen", {"symmetric": "false", "group_size": 32}, 14
 
 
-def run_quern(command, folder):
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}"
-    return done.stdout
-
-
-def quantize(quern, folder, settings):
-    command = [quern, "quantize", "run.yaml"]
-    for key, value in settings.items():
-        command += ["--set", f"{key if '.' in key else 'quantize.' + key}={value}"]
-    run_quern(command, folder)
-
-
-def check_perplexity(quern, folder, model):
-    """Both folders compute the same but for the rounding of the plain one to bfloat16."""
-    figures = []
-    for name in ("packed", "plain", str(model)):
-        command = [quern, "evaluate", "run.yaml", "--folder", name, "--json"]
-        figures.append(json.loads(run_quern(command, folder))["perplexity"])
-    packed, plain, original = figures
-    assert abs(packed / plain - 1) < 5e-3, f"perplexity {packed} packed, {plain} plain"
-    assert packed / original < 2, f"perplexity {original} before, {packed} after"
-
-
 def check_that_damage_is_seen(folder, model):
     """One flipped bit in the packed data must show in the values."""
     path = folder / "packed" / "model.safetensors"
@@ -149,17 +111,5 @@ def check_case(quern, root, case):
         print(f"{name}: {found} modules equal", flush=True)
 
 
-def main():
-    quern, root = sys.argv[1], pathlib.Path(sys.argv[2])
-    failed = 0
-    for case in cases():
-        try:
-            check_case(quern, root, case)
-        except AssertionError as error:
-            failed += 1
-            print(f"{case[0]}: FAILED: {error}", flush=True)
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(cases(), check_case)

@@ -5,10 +5,9 @@ usage: read_squeezellm_run_test.py QUERN REPOSITORY
 """
 
 import pathlib
-import sys
 import tempfile
 
-from read_gptq_test import RUN_FILE, check_perplexity, quantize
+from quern_runs import RUN_FILE, check_perplexity, quantize, run_cases
 from read_squeezellm import compare_folders
 
 MODULES = 28
@@ -51,17 +50,5 @@ def check_case(quern, root, case):
         print(f"{name}: {found[0]} modules equal in {' and '.join(formats)}", flush=True)
 
 
-def main():
-    quern, root = sys.argv[1], pathlib.Path(sys.argv[2])
-    failed = 0
-    for case in cases():
-        try:
-            check_case(quern, root, case)
-        except AssertionError as error:
-            failed += 1
-            print(f"{case[0]}: FAILED: {error}", flush=True)
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(cases(), check_case)

@@ -23,8 +23,8 @@ HostTensor residual_of(std::int64_t layer, std::int64_t round) {
 
 class LayerInputsTest : public testing::Test {
  protected:
-  LayerInputs keep_all(std::uint64_t budget_bytes) {
-    LayerInputs inputs(session_, directory_.path(), budget_bytes);
+  LayerInputs keep_all(const LayerInputBudget& budget) {
+    LayerInputs inputs(session_, directory_.path(), budget);
     Memory& memory = session_.backend->memory();
     for (std::int64_t layer = 0; layer < kLayers; ++layer) {
       for (std::int64_t round = 0; round < kRounds; ++round) {
@@ -55,7 +55,7 @@ TEST_F(LayerInputsTest, ComeBackAsTheyWereWhereverTheyAreKept) {
   // Nothing, one byte less than one residual, one, some, all but one byte, all, and plenty.
   for (const std::uint64_t budget : {std::uint64_t{1}, kBytes - 1, kBytes, 3 * kBytes + 5, all - 1,
                                      all, std::uint64_t{1} << 40}) {
-    const LayerInputs inputs = keep_all(budget);
+    const LayerInputs inputs = keep_all({.host_bytes = budget});
     const std::uint64_t held = std::min(budget, all) / kBytes * kBytes;
     EXPECT_EQ(inputs.host_bytes(), held) << budget;
     EXPECT_EQ(inputs.scratch_bytes(), all - held) << budget;
@@ -65,15 +65,43 @@ TEST_F(LayerInputsTest, ComeBackAsTheyWereWhereverTheyAreKept) {
   }
 }
 
+TEST_F(LayerInputsTest, GoToTheDeviceFirstThenToTheHostThenToTheFile) {
+  const Memory& memory = session_.backend->memory();
+  const std::size_t before = memory.used_bytes();
+  LayerInputs inputs = keep_all({.device_bytes = 3 * kBytes - 1, .host_bytes = 2 * kBytes + 7});
+  EXPECT_EQ(inputs.device_bytes(), 2 * kBytes) << "layer 0";
+  EXPECT_EQ(inputs.host_bytes(), 2 * kBytes) << "layer 1";
+  EXPECT_EQ(inputs.scratch_bytes(), 2 * kBytes) << "layer 2";
+  EXPECT_EQ(memory.used_bytes(), before + 2 * kBytes);
+  for (std::int64_t layer = kLayers; layer-- > 0;) expect_layer(inputs, layer);
+  expect_layer(inputs, 0);  // what was fetched is a copy
+  inputs.forget(0);
+  EXPECT_EQ(inputs.device_bytes(), 0U);
+  EXPECT_EQ(memory.used_bytes(), before);
+  const Tensor device = session_.backend->memory().to_device(residual_of(0, 1));
+  inputs.keep(0, 1, device.view());
+  EXPECT_EQ(inputs.device_bytes(), kBytes);
+}
+
+TEST_F(LayerInputsTest, WhatIsOnTheDeviceDoesNotFollowTheResidual) {
+  LayerInputs inputs(session_, directory_.path(), {.device_bytes = kBytes});
+  Memory& memory = session_.backend->memory();
+  Tensor residual = memory.to_device(residual_of(1, 1));
+  inputs.keep(1, 1, residual.view());
+  memory.clear(residual.view());
+  EXPECT_EQ(memory.to_host(inputs.fetch(1, 1).view()).bytes, residual_of(1, 1).bytes);
+}
+
 TEST_F(LayerInputsTest, WithoutABudgetHalfOfWhatIsFreeIsTaken) {
-  const LayerInputs inputs = keep_all(0);
+  const LayerInputs inputs = keep_all({});
   EXPECT_EQ(inputs.host_bytes(), kLayers * kRounds * kBytes);
   EXPECT_EQ(inputs.scratch_bytes(), 0U);
   expect_layer(inputs, 1);
 }
 
 TEST_F(LayerInputsTest, AForgottenLayerMakesRoomInMemory) {
-  LayerInputs inputs = keep_all(4 * kBytes);  // layers 0 and 1; layer 2 is in the file
+  LayerInputs inputs =
+      keep_all({.host_bytes = 4 * kBytes});  // layers 0 and 1; layer 2 is in the file
   EXPECT_EQ(inputs.host_bytes(), 4 * kBytes);
   EXPECT_EQ(inputs.scratch_bytes(), 2 * kBytes);
   inputs.forget(2);
@@ -92,7 +120,7 @@ TEST_F(LayerInputsTest, AForgottenLayerMakesRoomInMemory) {
 }
 
 TEST_F(LayerInputsTest, ADirectoryThatIsNotThereMattersOnlyWhenItIsNeeded) {
-  LayerInputs inputs(session_, directory_.path() / "absent", 2 * kBytes);
+  LayerInputs inputs(session_, directory_.path() / "absent", {.host_bytes = 2 * kBytes});
   const Tensor device = session_.backend->memory().to_device(residual_of(0, 0));
   inputs.keep(0, 0, device.view());
   inputs.keep(0, 1, device.view());

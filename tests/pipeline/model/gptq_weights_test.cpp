@@ -7,6 +7,7 @@
 
 #include "kernels/core/error.h"
 #include "tests/pipeline/model/packed_bits.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 #include "workers/tensors/safetensors.h"
 
@@ -15,17 +16,6 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-
-std::string refusal(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const InputError& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    return std::string("not an InputError: ") + error.what();
-  }
-  return "nothing was thrown";
-}
 
 /// One row [1, 32], code k mod 2^bits, scale 2, one group, zero 1.
 GptqTensors ramp(int bits, int stored_zero) {
@@ -75,7 +65,7 @@ TEST(DecodeGptqBytes, WrongShapesAndGroupsAreNamed) {
   const auto message = [](const std::function<void(GptqTensors&)>& damage) {
     GptqTensors tensors = hand_made();
     damage(tensors);
-    return refusal([&] { decode_gptq(tensors, 4, 1, "model.q"); });
+    return message_of<InputError>([&] { decode_gptq(tensors, 4, 1, "model.q"); });
   };
   EXPECT_THAT(message([](auto& t) {
                 t.qweight = HostTensor(DType::i32, {2, 2});
@@ -177,10 +167,10 @@ TEST_F(PackedFolder, PackedShapesMustBeThoseOfTheModel) {
   const auto check = [&](const char* name, const Shape& shape) {
     ModelGraph graph;
     graph.tensors = {{Role::head, Part::weight, name, shape}};
-    return refusal([&] { check_gptq_checkpoint(graph, *source_, weights); });
+    return message_of<InputError>([&] { check_gptq_checkpoint(graph, *source_, weights); });
   };
-  EXPECT_EQ(check("c.weight", {1, 32}), "nothing was thrown");
-  EXPECT_EQ(check("norm.weight", {2}), "nothing was thrown");
+  EXPECT_EQ(check("c.weight", {1, 32}), kNothingThrown);
+  EXPECT_EQ(check("norm.weight", {2}), kNothingThrown);
   EXPECT_THAT(check("c.weight", {2, 32}), AllOf(HasSubstr("'c'"), HasSubstr("[2, 32]")));
   EXPECT_THAT(check("c.weight", {1, 64}), AllOf(HasSubstr("'c'"), HasSubstr("[1, 64]")));
   EXPECT_THAT(check("norm.weight", {3}), HasSubstr("'norm.weight'"));
@@ -188,7 +178,9 @@ TEST_F(PackedFolder, PackedShapesMustBeThoseOfTheModel) {
 }
 
 TEST_F(PackedFolder, AConfigurationThatIsNotUnderstoodIsRefused) {
-  const auto message = [&](const std::string& text) { return refusal([&] { open(text); }); };
+  const auto message = [&](const std::string& text) {
+    return message_of<InputError>([&] { open(text); });
+  };
   EXPECT_THAT(message(R"({"quant_method": "awq", "bits": 4})"), HasSubstr("'awq'"));
   EXPECT_THAT(message(R"({"quant_method": "gptq", "format": "marlin", "bits": 4})"),
               HasSubstr("'marlin'"));

@@ -9,6 +9,7 @@
 #include "kernels/core/error.h"
 #include "tests/pipeline/model/packed_bits.h"
 #include "tests/pipeline/model/table_modules.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 #include "workers/files/atomic_file.h"
 #include "workers/tensors/safetensors.h"
@@ -21,17 +22,6 @@ namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::ElementsAreArray;
 using testing::HasSubstr;
-
-std::string refusal(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const InputError& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    return std::string("not an InputError: ") + error.what();
-  }
-  return "nothing was thrown";
-}
 
 /// One row of eight 4-bit codes 0 .. 7 and one of 15 .. 8; entry c is c / 2 and -c. The second row
 /// has outliers in columns 0 and 7. Every column is one word.
@@ -82,7 +72,7 @@ INSTANTIATE_TEST_SUITE_P(Bits, DecodeSqueezellmBits, testing::Values(2, 3, 4, 8)
 std::string damaged(const std::function<void(SqueezellmTensors&)>& damage) {
   SqueezellmTensors tensors = hand_made();
   damage(tensors);
-  return refusal([&] { decode_squeezellm(tensors, 4, "model.q"); });
+  return message_of<InputError>([&] { decode_squeezellm(tensors, 4, "model.q"); });
 }
 
 TEST(DecodeSqueezellm, WrongShapesAreNamed) {
@@ -110,7 +100,7 @@ TEST(DecodeSqueezellm, WrongShapesAreNamed) {
   EXPECT_THAT(damaged([](auto& t) { t.outliers->vals = HostTensor(DType::f32, {3}); }),
               HasSubstr("'model.q.vals'"));
   SqueezellmTensors tensors = hand_made();
-  EXPECT_THAT(refusal([&] { decode_squeezellm(tensors, 3, "model.q"); }),
+  EXPECT_THAT(message_of<InputError>([&] { decode_squeezellm(tensors, 3, "model.q"); }),
               AllOf(HasSubstr("'model.q.qweight'"), HasSubstr("[K * 3 / 32, N]")));
 }
 
@@ -191,7 +181,7 @@ class SqueezellmFolder : public testing::Test {
     EXPECT_EQ(model.weights->bytes("model.norm.weight"), norm.bytes.size());
   }
   std::string refused() const {
-    return refusal([&] { open_model(folder(), {}); });
+    return message_of<InputError>([&] { open_model(folder(), {}); });
   }
   const fs::path& folder() const { return folder_.path(); }
 
@@ -270,7 +260,7 @@ TEST_F(SqueezellmFolder, APtFileWithoutPackedModulesIsAPlainModel) {
   }
   tensors_[kModule + ".weight"] = HostTensor(DType::f16, {192, 192});
   write_torch(0, R"({"wbits": 3})");
-  EXPECT_EQ(refused(), "nothing was thrown");
+  EXPECT_EQ(refused(), kNothingThrown);
 }
 
 }  // namespace

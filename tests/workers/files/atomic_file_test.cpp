@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 #include "tests/workers/files/child_process.h"
 #include "tests/workers/files/small_disk.h"
@@ -32,15 +33,6 @@ std::string contents(const path& file) {
 
 void put(const path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary) << text;
-}
-
-std::string store_error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const StoreError& error) {
-    return error.what();
-  }
-  return "no StoreError";
 }
 
 TEST(AtomicFile, AppearsWholeAtCommit) {
@@ -107,7 +99,7 @@ TEST(AtomicFile, FullDeviceSaysWhatIsMissing) {
   const TemporaryDirectory directory;
   const path final_path = directory.path() / "x";
   std::filesystem::create_symlink("/dev/full", final_path.string() + ".tmp");
-  EXPECT_THAT(store_error_of([&] { write_text_file(final_path, "12345"); }),
+  EXPECT_THAT(message_of<StoreError>([&] { write_text_file(final_path, "12345"); }),
               AllOf(HasSubstr("write " + final_path.string() + ".tmp"), HasSubstr("No space left"),
                     HasSubstr("5 bytes were still to be written"),
                     HasSubstr("free space and run again"), HasSubstr("nothing committed is lost")));
@@ -120,11 +112,11 @@ TEST(AtomicFile, FullDiskAndReadOnlyDisk) {
     if (!mount_small_disk(directory.path(), "size=64k")) return kNoMounts;
     const path file = directory.path() / "x";
     const std::string full =
-        store_error_of([&] { write_text_file(file, std::string(100000, 'x')); });
+        message_of<StoreError>([&] { write_text_file(file, std::string(100000, 'x')); });
     const bool clean = std::filesystem::is_empty(directory.path());
     if (!make_read_only(directory.path())) return kNoMounts;
     return full + (clean ? "\nclean\n" : "\nlitter\n") +
-           store_error_of([&] { write_text_file(file, "x"); });
+           message_of<StoreError>([&] { write_text_file(file, "x"); });
   });
   if (result == kNoMounts) GTEST_SKIP() << "mounting a small file system is not allowed here";
   EXPECT_THAT(result, AllOf(HasSubstr("No space left"), HasSubstr("clean"),
@@ -138,7 +130,8 @@ TEST(AtomicFile, FileSizeLimit) {
     signal(SIGXFSZ, SIG_IGN);
     const rlimit limit{1000, 1000};
     setrlimit(RLIMIT_FSIZE, &limit);
-    return store_error_of([&] { write_text_file(directory.path() / "x", std::string(5000, 'x')); });
+    return message_of<StoreError>(
+        [&] { write_text_file(directory.path() / "x", std::string(5000, 'x')); });
   });
   EXPECT_THAT(result, AllOf(HasSubstr("File too large"), HasSubstr("4000 bytes were still"),
                             HasSubstr("ulimit -f")));
@@ -150,7 +143,7 @@ TEST(AtomicFile, PermissionDenied) {
   std::filesystem::permissions(directory.path(), std::filesystem::perms{0555});
   const std::string result = in_child([&]() -> std::string {
     if (!become_nobody()) return "still root";
-    return store_error_of([&] { write_text_file(directory.path() / "x", "x"); });
+    return message_of<StoreError>([&] { write_text_file(directory.path() / "x", "x"); });
   });
   std::filesystem::permissions(directory.path(), std::filesystem::perms{0755});
   EXPECT_THAT(result, AllOf(HasSubstr((directory.path() / "x.tmp").string()),
@@ -163,7 +156,7 @@ TEST(AtomicFile, PathsThatCannotBe) {
   std::filesystem::create_directories(directory.path() / "taken.tmp");
   std::filesystem::create_directories(directory.path() / "folder" / "full");
   const auto failure = [&](const char* name) {
-    return store_error_of([&] { write_text_file(directory.path() / name, "x"); });
+    return message_of<StoreError>([&] { write_text_file(directory.path() / name, "x"); });
   };
   EXPECT_THAT(failure("taken"), HasSubstr("Is a directory"));
   EXPECT_THAT(failure("folder"), AllOf(HasSubstr("rename"), HasSubstr("Is a directory")));
@@ -198,17 +191,11 @@ TEST(ReadFile, WholeContents) {
 
 TEST(ReadFile, ErrorsNameThePath) {
   const TemporaryDirectory directory;
-  const auto message_of = [](const path& file) -> std::string {
-    try {
-      read_text_file(file);
-    } catch (const InputError& error) {
-      return error.what();
-    }
-    return "nothing thrown";
-  };
   const path absent = directory.path() / "absent";
-  EXPECT_THAT(message_of(absent), AllOf(HasSubstr(absent.string()), HasSubstr("No such file")));
-  EXPECT_THAT(message_of(directory.path()), HasSubstr("Is a directory"));
+  EXPECT_THAT(message_of<InputError>([&] { read_text_file(absent); }),
+              AllOf(HasSubstr(absent.string()), HasSubstr("No such file")));
+  EXPECT_THAT(message_of<InputError>([&] { read_text_file(directory.path()); }),
+              HasSubstr("Is a directory"));
 }
 
 TEST(MakeDirectories, MakesWhatIsMissing) {
@@ -220,9 +207,9 @@ TEST(MakeDirectories, MakesWhatIsMissing) {
   EXPECT_TRUE(std::filesystem::is_directory(directory.path() / "a/b"));
   EXPECT_EQ(steps.size(), 8U);  // two directories, two steps each, before and after
   put(directory.path() / "file", "x");
-  EXPECT_THAT(store_error_of([&] { make_directories(directory.path() / "file"); }),
+  EXPECT_THAT(message_of<StoreError>([&] { make_directories(directory.path() / "file"); }),
               HasSubstr("Not a directory"));
-  EXPECT_THAT(store_error_of([&] { make_directories(directory.path() / "file/a"); }),
+  EXPECT_THAT(message_of<StoreError>([&] { make_directories(directory.path() / "file/a"); }),
               HasSubstr("Not a directory"));
 }
 

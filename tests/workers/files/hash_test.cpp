@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 
 namespace quern::test {
@@ -80,19 +81,11 @@ TEST(Hash, StreamMovesWithItsState) {
 TEST(Hash, UnreadableFilesAreNamed) {
   const TemporaryDirectory directory;
   const auto absent = directory.path() / "absent";
-  const auto message_of = [](auto&& call) -> std::string {
-    try {
-      call();
-    } catch (const InputError& error) {
-      return error.what();
-    }
-    return "nothing thrown";
-  };
   using testing::AllOf;
   using testing::HasSubstr;
-  EXPECT_THAT(message_of([&] { xxh3_file(absent); }),
+  EXPECT_THAT(message_of<InputError>([&] { xxh3_file(absent); }),
               AllOf(HasSubstr(absent.string()), HasSubstr("No such file")));
-  EXPECT_THAT(message_of([&] { sha256_file(directory.path()); }),
+  EXPECT_THAT(message_of<InputError>([&] { sha256_file(directory.path()); }),
               AllOf(HasSubstr(directory.path().string()), HasSubstr("Is a directory")));
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 #include "tests/workers/files/child_process.h"
 #include "tests/workers/files/small_disk.h"
@@ -33,15 +34,6 @@ std::vector<std::byte> read(const ScratchFile& file, std::uint64_t offset, std::
   std::vector<std::byte> bytes(count);
   file.read(offset, bytes);
   return bytes;
-}
-
-std::string store_error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const StoreError& error) {
-    return error.what();
-  }
-  return "no StoreError";
 }
 
 TEST(ScratchFile, GivesBackWhatWasAppended) {
@@ -98,7 +90,7 @@ TEST(ScratchFile, TheEndIsAnErrorNotZeros) {
   const TemporaryDirectory directory;
   ScratchFile file(directory.path());
   file.append(bytes_of(100, 1));
-  EXPECT_THAT(store_error_of([&] { read(file, 90, 11); }),
+  EXPECT_THAT(message_of<StoreError>([&] { read(file, 90, 11); }),
               AllOf(HasSubstr("read from a scratch file"), HasSubstr(directory.path().string())));
 }
 
@@ -109,7 +101,7 @@ TEST(ScratchFile, FullDiskSaysWhatIsMissing) {
     ScratchFile file(directory.path());
     const auto most = bytes_of(60000, 1);
     file.append(most);
-    const std::string full = store_error_of([&] { file.append(bytes_of(100000, 2)); });
+    const std::string full = message_of<StoreError>([&] { file.append(bytes_of(100000, 2)); });
     return full + (read(file, 0, most.size()) == most ? "\nkept" : "\nlost");
   });
   if (result == kNoMounts) GTEST_SKIP() << "mounting a small file system is not allowed here";
@@ -125,7 +117,7 @@ TEST(ScratchFile, FileSizeLimit) {
     const rlimit limit{1000, 1000};
     setrlimit(RLIMIT_FSIZE, &limit);
     ScratchFile file(directory.path());
-    return store_error_of([&] { file.append(bytes_of(5000, 1)); });
+    return message_of<StoreError>([&] { file.append(bytes_of(5000, 1)); });
   });
   EXPECT_THAT(result, AllOf(HasSubstr("File too large"), HasSubstr("4000 bytes were still")));
 }
@@ -133,14 +125,14 @@ TEST(ScratchFile, FileSizeLimit) {
 TEST(ScratchFile, DirectoriesThatCannotBe) {
   const TemporaryDirectory directory;
   std::ofstream(directory.path() / "file") << "x";
-  EXPECT_THAT(store_error_of([&] { ScratchFile(directory.path() / "absent"); }),
+  EXPECT_THAT(message_of<StoreError>([&] { ScratchFile(directory.path() / "absent"); }),
               AllOf(HasSubstr("make a scratch file in"), HasSubstr("absent")));
-  EXPECT_THAT(store_error_of([&] { ScratchFile(directory.path() / "file"); }),
+  EXPECT_THAT(message_of<StoreError>([&] { ScratchFile(directory.path() / "file"); }),
               HasSubstr("Not a directory"));
   std::filesystem::permissions(directory.path(), std::filesystem::perms{0555});
   const std::string denied = in_child([&]() -> std::string {
     if (!become_nobody()) return "still root";
-    return store_error_of([&] { ScratchFile(directory.path()); });
+    return message_of<StoreError>([&] { ScratchFile(directory.path()); });
   });
   std::filesystem::permissions(directory.path(), std::filesystem::perms{0755});
   EXPECT_THAT(denied, HasSubstr("Permission denied"));

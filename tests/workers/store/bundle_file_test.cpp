@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 #include "tests/workers/files/child_process.h"
 #include "tests/workers/files/small_disk.h"
@@ -23,15 +24,6 @@ namespace {
 using std::filesystem::path;
 using testing::AllOf;
 using testing::HasSubstr;
-
-std::string store_error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const StoreError& error) {
-    return error.what();
-  }
-  return "no StoreError";
-}
 
 std::string raw_text(const HostTensor& tensor) {
   return {reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()};
@@ -132,7 +124,7 @@ TEST(BundleFile, ChecksumsGuardTheArrays) {
     std::string damaged = whole;
     damaged[whole.find(raw_text(sample_bundle().arrays.at(name)))] ^= 1;
     put(file, damaged);
-    EXPECT_THAT(store_error_of([&] { read_bundle_file(file); }),
+    EXPECT_THAT(message_of<StoreError>([&] { read_bundle_file(file); }),
                 AllOf(HasSubstr(file.string()), HasSubstr(std::string("dataset arrays/") + name),
                       HasSubstr("read a dataset"), HasSubstr("checksum")));
   }
@@ -141,16 +133,17 @@ TEST(BundleFile, ChecksumsGuardTheArrays) {
 TEST(BundleFile, JunkIsRefused) {
   const TemporaryDirectory directory;
   const path file = directory.path() / "b.h5";
-  EXPECT_THAT(store_error_of([&] { read_bundle_file(file); }), HasSubstr("No such file"));
+  EXPECT_THAT(message_of<StoreError>([&] { read_bundle_file(file); }), HasSubstr("No such file"));
   for (const std::string& junk : {std::string(), std::string("{}"), std::string(100000, '\xff')}) {
     put(file, junk);
-    EXPECT_THAT(store_error_of([&] { read_bundle_file(file); }), HasSubstr("open the file"));
+    EXPECT_THAT(message_of<StoreError>([&] { read_bundle_file(file); }),
+                HasSubstr("open the file"));
   }
   write_bundle_file(file, sample_bundle());
   const std::string whole = contents(file);
   for (std::size_t length = 0; length < whole.size(); length += whole.size() / 61) {
     put(file, whole.substr(0, length));
-    EXPECT_NE(store_error_of([&] { read_bundle_file(file); }), "no StoreError") << length;
+    EXPECT_NE(message_of<StoreError>([&] { read_bundle_file(file); }), kNothingThrown) << length;
   }
 }
 
@@ -165,7 +158,7 @@ TEST(BundleFile, AttributesThatLieAreRefused) {
       bytes.replace(at, from.size(), to);
     }
     put(file, bytes);
-    return store_error_of([&] { read_bundle_file(file); });
+    return message_of<StoreError>([&] { read_bundle_file(file); });
   };
   const Bundle half{"{}", {{"x", HostTensor(DType::f16, Shape{2})}}};
   EXPECT_THAT(error_after(half, "F16", "I16"), HasSubstr("not the one of I16"));
@@ -187,7 +180,7 @@ TEST(BundleFile, MistakesOfTheCallerAreBugs) {
   EXPECT_THROW(write_bundle_file(file, short_array), InternalError);
   const Bundle clash{
       "{}", {{"a", HostTensor(DType::u8, Shape{1})}, {"a/b", HostTensor(DType::u8, Shape{1})}}};
-  EXPECT_THAT(store_error_of([&] { write_bundle_file(file, clash); }),
+  EXPECT_THAT(message_of<StoreError>([&] { write_bundle_file(file, clash); }),
               HasSubstr("dataset arrays/a/b"));
   EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
 }
@@ -198,7 +191,7 @@ TEST(BundleFile, FullDiskIsAnErrorAndNothingMore) {
     if (!mount_small_disk(directory.path(), "size=256k")) return kNoMounts;
     const path file = directory.path() / "b.h5";
     const Bundle large{"{}", {{"x", HostTensor(DType::u8, Shape{1000000})}}};
-    const std::string message = store_error_of([&] { write_bundle_file(file, large); });
+    const std::string message = message_of<StoreError>([&] { write_bundle_file(file, large); });
     write_bundle_file(file, sample_bundle());  // there is room for a small one again
     std::exit(same_bundle(read_bundle_file(file), sample_bundle()) &&
                       message.find("No space left") != std::string::npos

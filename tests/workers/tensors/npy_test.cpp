@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 #include "tests/workers/tensors/safetensors_bytes.h"
 

@@ -27,15 +27,4 @@ inline std::string read_bytes(const std::filesystem::path& path) {
   return text.str();
 }
 
-/// What `action` throws as an Error of type E, or "accepted".
-template <typename E, typename Action>
-std::string message_of(const Action& action) {
-  try {
-    action();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "accepted";
-}
-
 }  // namespace quern::test

@@ -12,6 +12,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/float16.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 #include "tests/workers/tensors/safetensors_bytes.h"
 

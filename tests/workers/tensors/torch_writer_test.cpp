@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/core/error.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 #include "tests/workers/tensors/safetensors_bytes.h"
 #include "tests/workers/tensors/torch_bytes.h"

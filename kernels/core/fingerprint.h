@@ -1,0 +1,28 @@
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <span>
+
+namespace quern {
+
+/// What element `index` with these bits adds to a fingerprint: the finaliser of SplitMix64 (Steele,
+/// Lea and Flood 2014) over place and bits.
+constexpr std::uint64_t fingerprint_share(std::uint64_t index, std::uint32_t bits) {
+  std::uint64_t z = index * 0x9E3779B97F4A7C15U + bits;
+  z = (z ^ (z >> 30U)) * 0xBF58476D1CE4E5B9U;
+  z = (z ^ (z >> 27U)) * 0x94D049BB133111EBU;
+  return z ^ (z >> 31U);
+}
+
+/// Sum of all shares modulo 2^64. Integers add up in any order, so that devices and threads may
+/// share the work; tells apart values that differ by accident, not by design.
+inline std::uint64_t fingerprint(std::span<const float> values) {
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    sum += fingerprint_share(i, std::bit_cast<std::uint32_t>(values[i]));
+  }
+  return sum;
+}
+
+}  // namespace quern

@@ -1,0 +1,27 @@
+#include "pipeline/bundle_shares.h"
+
+#include "pipeline/gather_json.h"
+#include "workers/agreement.h"
+
+namespace quern {
+
+void share_bundles(RunContext& context, const std::function<void(const BundleUnit&)>& work) {
+  run_agreed(context.session, [&] {
+    const auto bundles = context.plan.stored_bundles();
+    for (std::size_t i = 0; i < bundles.size(); ++i) {
+      const auto turn = static_cast<int>(i) % context.session.ranks();
+      if (turn == context.session.rank()) work(*bundles[i]);
+    }
+  });
+}
+
+nlohmann::json gather_by_bundle(RunContext& context,
+                                const std::function<nlohmann::json(const BundleUnit&)>& describe) {
+  nlohmann::json mine = nlohmann::json::object();
+  share_bundles(context, [&](const BundleUnit& bundle) { mine[bundle.name] = describe(bundle); });
+  nlohmann::json all = nlohmann::json::object();
+  for (const nlohmann::json& part : gather_json(context.session, mine)) all.update(part);
+  return all;
+}
+
+}  // namespace quern

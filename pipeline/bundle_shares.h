@@ -1,0 +1,19 @@
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "pipeline/run_context.h"
+
+namespace quern {
+
+/// Collective. Calls work(bundle) for this rank's share of the plan's stored bundles; what it
+/// throws is every rank's error.
+void share_bundles(RunContext& context, const std::function<void(const BundleUnit&)>& work);
+
+/// Collective. What describe(bundle) says of every stored bundle, as an object by bundle name, on
+/// rank 0; empty elsewhere. Each rank describes its share.
+nlohmann::json gather_by_bundle(RunContext& context,
+                                const std::function<nlohmann::json(const BundleUnit&)>& describe);
+
+}  // namespace quern

@@ -1,0 +1,40 @@
+#include "pipeline/bundle_writer.h"
+
+#include <utility>
+
+#include "workers/agreement.h"
+
+namespace quern {
+namespace {
+
+constexpr std::size_t kMostUnderWay = 8;  // each holds a bundle in host memory
+
+}  // namespace
+
+void BundleWriter::write(const BundleUnit& bundle, std::vector<QuantizedModule> modules) {
+  if (under_way_.size() >= kMostUnderWay) take_oldest();
+  under_way_.push_back(
+      std::async(std::launch::async,
+                 [&store = std::as_const(context_.store), trace = context_.session.trace.get(),
+                  name = bundle.name, own = std::move(modules)] {
+                   const Trace::Span span(trace, "write {}", name);
+                   return store.write(name, to_bundle(own));
+                 }));
+}
+
+void BundleWriter::take_oldest() {
+  std::future<JournalEntry> oldest = std::move(under_way_.front());
+  under_way_.pop_front();
+  written_.push_back(oldest.get());
+}
+
+void BundleWriter::settle() {
+  const auto lap = context_.watch.lap("commit");
+  context_.session.enter("acknowledge bundles");
+  run_agreed(context_.session, [&] {
+    while (!under_way_.empty()) take_oldest();
+  });
+  acknowledge(context_.session, context_.store, std::exchange(written_, {}));
+}
+
+}  // namespace quern

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <deque>
+#include <filesystem>
+#include <future>
+#include <vector>
+
+#include "pipeline/quantized_module.h"
+#include "pipeline/run_context.h"
+
+namespace quern {
+
+/// Commits solved bundles in the background, while the device goes on with the next. What was
+/// handed over counts only after settle(): a job killed before solves it again.
+class BundleWriter {
+ public:
+  /// context: outlives this object.
+  explicit BundleWriter(RunContext& context) : context_(context) {}
+
+  /// Returns at once unless many writes are under way. Throws StoreError of an earlier one.
+  void write(const BundleUnit& bundle, std::vector<QuantizedModule> modules);
+
+  /// Collective. On return, what any rank handed over is durable and acknowledged on every rank.
+  void settle();
+
+ private:
+  void take_oldest();
+
+  RunContext& context_;
+  std::deque<std::future<JournalEntry>> under_way_;
+  std::vector<JournalEntry> written_;
+};
+
+}  // namespace quern
