@@ -39,7 +39,7 @@ struct RefineOptions {
   int rounds = 4;                 ///< least squares on the tables, then sweeps on the codes
   int sweeps = 4;                 ///< passes of coordinate descent over the columns in a round
   bool rechoose_outliers = true;  ///< as many as before, where they gain most
-  double damping = 0.0;  ///< of the mean diagonal of H, added to its diagonal
+  double damping = 0.0;           ///< of the mean diagonal of H, added to its diagonal
 };
 
 /// Non-uniform quantization of one device. F [N, K] f32 has no negative and no NaN entry. Results

@@ -15,7 +15,7 @@ struct DeviceUse {
 };
 
 /// What the rank with the most micro-batches needs of its device, in bytes: the most at any time.
-/// Weights count twice, because those of the next layer may arrive early.
+/// Weights count twice: those of a layer, and their solved values until they are installed.
 struct DeviceNeeds {
   std::uint64_t weight_bytes = 0;
   std::uint64_t statistics_bytes = 0;  ///< sums of the inputs that are measured together

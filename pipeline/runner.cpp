@@ -158,9 +158,10 @@ void work(RunContext& context, const RunInputs& inputs, const PreparedRun& run, 
                                     run.identity, progress);
   stop_if_asked(context);
   outcome.modules = module_rows(context);
-  outcome.exported = export_model(context, read_summaries(outcome.modules), run.provenance);
+  const std::vector<ModuleSummary> modules = read_summaries(outcome.modules);
+  outcome.exported = export_model(context, modules, run.provenance);
   stop_if_asked(context);
-  outcome.verified = verify_output(context);
+  outcome.verified = verify_output(context, modules);
   require_verified(context.session, outcome.verified, context.config.output.path);
   stop_if_asked(context);
   if (inputs.evaluation) evaluate_both(context, *inputs.evaluation, outcome);
@@ -241,7 +242,7 @@ VerifyResult run_verify(Session& session, const RunFile& config) {
   const FinishedRun run = open_finished(session, config);
   Stopwatch watch(session.trace.get());
   RunContext context{session, config, run.model, run.plan, *run.store, watch, {}};
-  return verify_output(context);
+  return verify_output(context, read_summaries(module_rows(context)));
 }
 
 }  // namespace quern

@@ -155,6 +155,7 @@ void start_device(Session& session, MpiEnvironment* mpi, const SessionOptions& o
 void start_session(Session& session, MpiEnvironment* mpi, std::shared_ptr<spdlog::logger> log,
                    const SessionOptions& options) {
   session.log = std::move(log);
+  session.threads = options.threads;
   session.backend = make_cpu_backend(options.threads);
   session.heartbeat = std::make_shared<Heartbeat>();
   session.ranks_on_host = mpi == nullptr ? 1 : mpi->ranks_on_host();

@@ -49,6 +49,7 @@ struct Session {
   std::shared_ptr<Heartbeat> heartbeat;
   std::unique_ptr<Watchdog> watchdog;
   std::unique_ptr<Trace> trace;   ///< where spans are recorded; nullptr: nowhere
+  int threads = 1;                ///< of this rank, for work on the host
   int ranks_on_host = 1;          ///< of this job on this host; they share its memory
   bool leaving_together = false;  ///< the exception in flight was agreed on by all ranks
 

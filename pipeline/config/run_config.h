@@ -81,7 +81,7 @@ struct QuantizeConfig {
   Sparsity sparsity;
   CodebookType codebook_type = CodebookType::float32;
   CodebookSearch codebook_search = CodebookSearch::kmeans;
-  double codebook_damping = 0.5;  ///< of lnq; keeps codes from fitting what H has by chance
+  double codebook_damping = 0.5;      ///< of lnq; keeps codes from fitting what H has by chance
   std::optional<double> target_bits;  ///< mean bits per quantized weight in the file, tables and
                                       ///< outliers included; then bits is not used
   bool lm_head = false;

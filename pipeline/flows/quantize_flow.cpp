@@ -136,6 +136,7 @@ void QuantizeFlow::process_layer(const LayerUnit& unit) {
   const Trace::Span span(context_.session.trace.get(), "layer {}", unit.layer);
   const std::int64_t every = context_.config.run.save_activations;
   if (every > 0 && unit.layer > 0 && unit.layer % every == 0) {
+    quantize_.settle();  // a resume starts here
     activations_.save(unit.layer);
   }
   const auto& layers = context_.model.graph.layers;

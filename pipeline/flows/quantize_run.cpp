@@ -186,6 +186,7 @@ class QuantizeRun {
   FisherFlow::Consume solve() {
     return [this](std::vector<MeasuredBundle>& measured, const LayerWeights& weights) {
       quantize_.solve(tasks_of(measured), weights);
+      if (context_.config.run.save_activations > 0) quantize_.settle();  // a resume starts there
     };
   }
 

@@ -10,14 +10,9 @@
 namespace quern {
 namespace {
 
-std::vector<HostTensor> read_all(const WeightSource& source, const std::vector<std::string>& names,
-                                 Trace* trace) {
-  const Trace::Span span(trace, "read {} tensors from {}", names.size(),
-                         names.empty() ? std::string_view("none") : names.front());
-  std::vector<HostTensor> tensors;
-  tensors.reserve(names.size());
-  for (const std::string& name : names) tensors.push_back(source.read(name));
-  return tensors;
+/// Whether the host could use the device's memory as it is.
+bool is_on_host(Memory& memory) {
+  return memory.host_address(memory.allocate(DType::u8, {1}).view()) != nullptr;
 }
 
 }  // namespace
@@ -31,7 +26,36 @@ void require_finite(const std::string& tensor, std::int64_t nonfinite, std::int6
 }
 
 LayerLoader::LayerLoader(Session& session, const WeightSource& source)
-    : session_(session), source_(source) {}
+    : session_(session), source_(source), stages_(!is_on_host(session.backend->memory())) {}
+
+std::vector<LayerLoader::ReadTensor> LayerLoader::read_all(
+    const std::vector<std::string>& names) const {
+  std::vector<ReadTensor> tensors;
+  for (const std::string& name : names) {
+    const Trace::Span span(session_.trace.get(), "read {}", name);
+    tensors.push_back({source_.read(name), {}});
+  }
+  for (ReadTensor& tensor : tensors) tensor.bytes = tensor.own.bytes;
+  return tensors;
+}
+
+/// Moves the bytes of all tensors into the staging buffer.
+void LayerLoader::stage(std::vector<ReadTensor>& tensors) {
+  std::size_t total = 0;
+  for (const ReadTensor& tensor : tensors) total += tensor.bytes.size();
+  if (staging_.size() < total) {
+    staging_ = {};
+    staging_ = session_.backend->memory().allocate_host(total);
+  }
+  std::size_t begin = 0;
+  for (ReadTensor& tensor : tensors) {
+    const auto place = staging_.first(begin + tensor.bytes.size()).subspan(begin);
+    std::ranges::copy(tensor.bytes, place.begin());
+    begin += tensor.bytes.size();
+    tensor.bytes = place;
+    std::vector<std::byte>().swap(tensor.own.bytes);
+  }
+}
 
 /// Who reads each tensor: in turn, always the rank with the fewest bytes so far.
 std::vector<int> LayerLoader::readers(const std::vector<TensorNode>& nodes) const {
@@ -51,21 +75,22 @@ void LayerLoader::prefetch(const std::vector<TensorNode>& nodes) {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (reader[i] == session_.rank()) pending_.names.push_back(nodes[i].name);
   }
-  pending_.tensors = std::async(std::launch::async, [&source = source_, names = pending_.names,
-                                                     trace = session_.trace.get()] {
-    return read_all(source, names, trace);
+  pending_.tensors = std::async(std::launch::async, [this, names = pending_.names] {
+    std::vector<ReadTensor> tensors = read_all(names);
+    if (stages_) stage(tensors);
+    return tensors;
   });
 }
 
-std::vector<HostTensor> LayerLoader::take(const std::vector<std::string>& names) {
+std::vector<LayerLoader::ReadTensor> LayerLoader::take(const std::vector<std::string>& names) {
   if (pending_.tensors.valid() && pending_.names == names) return pending_.tensors.get();
-  return read_all(source_, names, session_.trace.get());
+  return read_all(names);
 }
 
 /// The tensor on every rank's device, in the activation type.
-Tensor LayerLoader::spread(const TensorNode& node, int reader, const HostTensor* mine) {
+Tensor LayerLoader::spread(const TensorNode& node, int reader, const ReadTensor* mine) {
   Memory& memory = session_.backend->memory();
-  std::int64_t stored = mine == nullptr ? 0 : static_cast<std::int64_t>(mine->dtype);
+  std::int64_t stored = mine == nullptr ? 0 : static_cast<std::int64_t>(mine->own.dtype);
   session_.communicator->broadcast(std::as_writable_bytes(std::span(&stored, 1)), reader);
   Tensor raw = memory.allocate(static_cast<DType>(stored), node.shape);
   if (mine != nullptr) {
@@ -90,7 +115,7 @@ LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (reader[i] == session_.rank()) names.push_back(nodes[i].name);
   }
-  std::vector<HostTensor> mine;
+  std::vector<ReadTensor> mine;
   run_agreed(session_, [&] { mine = take(names); });
   Backend& backend = *session_.backend;
   Tensor counts = backend.memory().allocate(DType::i64, {static_cast<std::int64_t>(nodes.size())});
@@ -98,7 +123,7 @@ LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
   LayerWeights weights;
   std::size_t next = 0;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    const HostTensor* tensor = reader[i] == session_.rank() ? &mine[next++] : nullptr;
+    const ReadTensor* tensor = reader[i] == session_.rank() ? &mine[next++] : nullptr;
     Tensor spread_tensor = spread(nodes[i], reader[i], tensor);
     backend.layers().count_nonfinite(std::as_const(spread_tensor).view(),
                                      counts.view().rows(static_cast<std::int64_t>(i), 1));

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <future>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,19 +33,28 @@ class LayerLoader {
   LayerWeights load_own(const std::vector<TensorNode>& nodes);
 
  private:
+  /// A tensor on the host: bytes are its own, or in the staging buffer.
+  struct ReadTensor {
+    HostTensor own;
+    std::span<const std::byte> bytes;
+  };
   struct Share {
     std::vector<std::string> names;
-    std::future<std::vector<HostTensor>> tensors;
+    std::future<std::vector<ReadTensor>> tensors;
   };
 
   std::vector<int> readers(const std::vector<TensorNode>& nodes) const;
-  std::vector<HostTensor> take(const std::vector<std::string>& names);
-  Tensor spread(const TensorNode& node, int reader, const HostTensor* mine);
+  std::vector<ReadTensor> read_all(const std::vector<std::string>& names) const;
+  void stage(std::vector<ReadTensor>& tensors);
+  std::vector<ReadTensor> take(const std::vector<std::string>& names);
+  Tensor spread(const TensorNode& node, int reader, const ReadTensor* mine);
   Tensor prepared(Tensor raw);
 
   Session& session_;
   const WeightSource& source_;
-  Share pending_;
+  bool stages_;  ///< the device reads faster from page-locked memory than from a tensor's own
+  HostBuffer staging_;  ///< of the share that is read ahead
+  Share pending_;       // last: its destructor waits
 };
 
 }  // namespace quern

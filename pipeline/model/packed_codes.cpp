@@ -1,6 +1,7 @@
 #include "pipeline/model/packed_codes.h"
 
 #include <algorithm>
+#include <array>
 
 #include "kernels/core/float16.h"
 
@@ -18,46 +19,103 @@ std::uint32_t packed_field(std::span<const std::int32_t> words, std::size_t stri
   return static_cast<std::uint32_t>(window >> shift) & ((1U << bits) - 1U);
 }
 
-HostTensor decode_grid(const PackedGrid& grid) {
-  constexpr std::size_t tile = 16;  // rows that share a cache line of words
-  const auto columns = static_cast<std::size_t>(grid.group_of.shape[0]);
-  const auto rows = static_cast<std::size_t>(grid.scales.shape[1]);
-  const auto words = grid.words.as<std::int32_t>();
-  const auto zeros = grid.zeros.as<std::uint8_t>();
-  const auto scales = grid.scales.as<std::uint16_t>();
-  const auto groups = grid.group_of.as<std::int32_t>();
-  HostTensor weight(DType::f32, {grid.scales.shape[1], grid.group_of.shape[0]});
-  const auto out = weight.as<float>();
-  for (std::size_t first = 0; first < rows; first += tile) {
-    const std::size_t last = std::min(rows, first + tile);
-    for (std::size_t k = 0; k < columns; ++k) {
-      const std::size_t group = static_cast<std::size_t>(groups[k]) * rows;
-      for (std::size_t n = first; n < last; ++n) {
-        const auto code = static_cast<int>(
-            packed_field(words.subspan(n), rows, static_cast<std::int64_t>(k), grid.bits));
-        out[n * columns + k] = f16_to_float(scales[group + n]) *
-                               static_cast<float>(code - static_cast<int>(zeros[group + n]));
-      }
+namespace {
+
+constexpr std::size_t kTile = 16;  // rows that share a cache line of words
+
+/// Rows [first, first + count) of a packed matrix; count at most kTile.
+struct RowTile {
+  std::size_t first;
+  std::size_t count;
+};
+
+using TileCodes = std::array<std::uint32_t, kTile>;
+
+/// The fields of one column k in the rows of a tile; words [ceil(K bits / 32), N].
+void read_column(const HostTensor& words, int bits, std::size_t k, const RowTile& tile,
+                 TileCodes& codes) {
+  const auto stride = static_cast<std::size_t>(words.shape[1]);
+  const std::size_t position = k * static_cast<std::size_t>(bits);
+  const std::size_t shift = position % 32;
+  const std::uint32_t mask = (1U << bits) - 1U;
+  const auto* low = words.as<std::int32_t>().data() + position / 32 * stride + tile.first;
+  for (std::size_t i = 0; i < tile.count; ++i) codes[i] = static_cast<std::uint32_t>(low[i]);
+  if (shift + static_cast<std::size_t>(bits) <= 32) {
+    for (std::size_t i = 0; i < tile.count; ++i) codes[i] = (codes[i] >> shift) & mask;
+    return;
+  }
+  for (std::size_t i = 0; i < tile.count; ++i) {
+    const auto high = static_cast<std::uint32_t>(low[stride + i]);
+    codes[i] = ((codes[i] >> shift) | (high << (32 - shift))) & mask;
+  }
+}
+
+/// call(tile) for all rows.
+template <typename Call>
+void for_tiles(std::int64_t rows, Call call) {
+  for (std::size_t first = 0; first < static_cast<std::size_t>(rows); first += kTile) {
+    call(RowTile{first, std::min(kTile, static_cast<std::size_t>(rows) - first)});
+  }
+}
+
+/// Scales and zero points of a group in the rows of a tile.
+struct TileGrid {
+  std::array<float, kTile> scales{};
+  std::array<int, kTile> zeros{};
+
+  void load(const PackedGrid& grid, std::size_t group, const RowTile& tile) {
+    const std::size_t begin = group * static_cast<std::size_t>(grid.scales.shape[1]) + tile.first;
+    for (std::size_t i = 0; i < tile.count; ++i) {
+      scales[i] = f16_to_float(grid.scales.as<std::uint16_t>()[begin + i]);
+      zeros[i] = grid.zeros.as<std::uint8_t>()[begin + i];
     }
   }
+};
+
+}  // namespace
+
+HostTensor decode_grid(const PackedGrid& grid) {
+  const std::int64_t rows = grid.scales.shape[1];
+  const auto columns = static_cast<std::size_t>(grid.group_of.shape[0]);
+  const auto groups = grid.group_of.as<std::int32_t>();
+  HostTensor weight(DType::f32, {rows, grid.group_of.shape[0]});
+  float* const out = weight.as<float>().data();
+  for_tiles(rows, [&](const RowTile& tile) {
+    TileGrid of_group;
+    TileCodes codes{};
+    for (std::size_t k = 0; k < columns; ++k) {
+      if (k == 0 || groups[k] != groups[k - 1]) {
+        of_group.load(grid, static_cast<std::size_t>(groups[k]), tile);
+      }
+      read_column(grid.words, grid.bits, k, tile, codes);
+      for (std::size_t i = 0; i < tile.count; ++i) {
+        out[(tile.first + i) * columns + k] =
+            of_group.scales[i] * static_cast<float>(static_cast<int>(codes[i]) - of_group.zeros[i]);
+      }
+    }
+  });
   return weight;
 }
 
 HostTensor decode_codebook(const PackedCodebook& codebook) {
+  const std::int64_t rows = codebook.table.shape[0];
   const auto columns = static_cast<std::size_t>(codebook.columns);
-  const auto rows = static_cast<std::size_t>(codebook.table.shape[0]);
   const auto entries = static_cast<std::size_t>(codebook.table.shape[1]);
-  const auto words = codebook.words.as<std::int32_t>();
   const auto table = codebook.table.as<float>();
   const auto starts = codebook.rows.as<std::int32_t>();
-  HostTensor weight(DType::f32, {codebook.table.shape[0], codebook.columns});
-  const auto out = weight.as<float>();
-  for (std::size_t n = 0; n < rows; ++n) {
+  HostTensor weight(DType::f32, {rows, codebook.columns});
+  float* const out = weight.as<float>().data();
+  for_tiles(rows, [&](const RowTile& tile) {
+    TileCodes codes{};
     for (std::size_t k = 0; k < columns; ++k) {
-      const std::uint32_t code =
-          packed_field(words.subspan(n), rows, static_cast<std::int64_t>(k), codebook.bits);
-      out[n * columns + k] = table[n * entries + code];
+      read_column(codebook.words, codebook.bits, k, tile, codes);
+      for (std::size_t i = 0; i < tile.count; ++i) {
+        const std::size_t n = tile.first + i;
+        out[n * columns + k] = table[n * entries + codes[i]];
+      }
     }
+  });
+  for (std::size_t n = 0; n < static_cast<std::size_t>(rows); ++n) {
     for (auto i = static_cast<std::size_t>(starts[n]); i < static_cast<std::size_t>(starts[n + 1]);
          ++i) {
       const auto column = static_cast<std::size_t>(codebook.cols.as<std::int32_t>()[i]);

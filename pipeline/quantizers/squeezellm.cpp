@@ -55,9 +55,8 @@ class SqueezeLlm final : public Quantizer {
     result.uninformed_rows = uninformed.from_energy + uninformed.from_ones;
     CodebookTensor clustered = cluster(backend, task, fisher.view(), spec);
     if (refines_) {
-      clustered =
-          solver.refine(task.weight, fisher.view(), statistics.guided->view(), clustered, spec,
-                        {.damping = damping_});
+      clustered = solver.refine(task.weight, fisher.view(), statistics.guided->view(), clustered,
+                                spec, {.damping = damping_});
     }
     result.tensor = std::move(clustered);
     return result;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <future>
 #include <map>
 
 #include "kernels/core/error.h"
@@ -55,10 +56,50 @@ std::unique_ptr<TensorWriter> make_writer(const ExportJob& job, const fs::path& 
   return std::make_unique<SafetensorsWriter>(path, std::move(specs), hook);
 }
 
+/// The tensors of one module after another, made in the background while earlier ones are written.
+class ModuleQueue {
+ public:
+  /// order: the modules of a shard as they are written.
+  ModuleQueue(const ExportJob& job, std::vector<const OutputItem*> order)
+      : job_(job),
+        weights_(*job.context.model.weights, job.context.plan, job.context.store),
+        order_(std::move(order)) {
+    advance();
+  }
+
+  /// Those of `item`: the module in hand or the next one.
+  const std::vector<NamedTensor>& tensors_of(const OutputItem& item) {
+    if (in_hand_ != &item) {
+      tensors_ = coming_.get();
+      in_hand_ = order_[begun_ - 1];
+      ensure(in_hand_ == &item, "modules written in the order announced");
+      advance();
+    }
+    return tensors_;
+  }
+
+ private:
+  void advance() {
+    if (begun_ == order_.size()) return;
+    coming_ = std::async(std::launch::async, [this, item = order_[begun_]] {
+      const auto module = weights_.module(item->module->name);
+      ensure(module.has_value(), "every planned module to be committed before the export");
+      return job_.exporter.tensors(*module, item->source_dtype);
+    });
+    ++begun_;
+  }
+
+  const ExportJob& job_;
+  RunWeights weights_;
+  std::vector<const OutputItem*> order_;
+  std::size_t begun_ = 0;
+  const OutputItem* in_hand_ = nullptr;
+  std::vector<NamedTensor> tensors_;
+  std::future<std::vector<NamedTensor>> coming_;  // last: its destructor waits
+};
+
 /// Writes one shard.
 void write_shard(const ExportJob& job, const OutputShard& shard, const fs::path& folder) {
-  RunContext& context = job.context;
-  const RunWeights weights(*context.model.weights, context.plan, context.store);
   std::vector<TensorSpec> specs;
   std::map<std::string, const OutputItem*> item_of;
   for (const OutputItem& item : shard.items) {
@@ -69,22 +110,21 @@ void write_shard(const ExportJob& job, const OutputShard& shard, const fs::path&
   }
   const std::unique_ptr<TensorWriter> writer =
       make_writer(job, folder / shard.file_name, std::move(specs));
-  const OutputItem* loaded = nullptr;
-  std::vector<NamedTensor> tensors;
+  std::vector<const OutputItem*> modules;
   for (const TensorSpec& spec : writer->specs()) {
     const OutputItem* item = item_of.at(spec.name);
-    if (item->module) {
-      if (item != loaded) {
-        const auto module = weights.module(item->module->name);
-        ensure(module.has_value(), "every planned module to be committed before the export");
-        tensors = job.exporter.tensors(*module, item->source_dtype);
-        loaded = item;
-      }
-      const auto found = std::ranges::find(tensors, spec.name, &NamedTensor::name);
-      writer->write(spec.name, found->tensor.bytes);
-    } else {
-      writer->write(spec.name, finite_tensor(context, item->source, spec.dtype).bytes);
+    if (item->module && (modules.empty() || modules.back() != item)) modules.push_back(item);
+  }
+  ModuleQueue queue(job, std::move(modules));
+  for (const TensorSpec& spec : writer->specs()) {
+    const OutputItem& item = *item_of.at(spec.name);
+    if (!item.module) {
+      writer->write(spec.name, finite_tensor(job.context, item.source, spec.dtype).bytes);
+      continue;
     }
+    const auto& tensors = queue.tensors_of(item);
+    writer->write(spec.name,
+                  std::ranges::find(tensors, spec.name, &NamedTensor::name)->tensor.bytes);
   }
   writer->commit();
 }

@@ -3,19 +3,24 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <exception>
+#include <future>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <vector>
 
 #include "kernels/core/error.h"
 #include "kernels/core/fingerprint.h"
 #include "kernels/core/float16.h"
+#include "pipeline/exporters/exporter.h"
 #include "pipeline/gather_json.h"
 #include "pipeline/model/gptq_weights.h"
 #include "pipeline/run_weights.h"
 #include "workers/agreement.h"
 #include "workers/files/atomic_file.h"
 #include "workers/files/hash.h"
+#include "workers/parallel.h"
 
 namespace quern {
 namespace {
@@ -52,57 +57,55 @@ bool is_rounding_of(const HostTensor& stored, const HostTensor& exact) {
   return true;
 }
 
+/// Compares tensors of the output with what they should be. Any thread.
 class OutputCheck {
  public:
-  OutputCheck(RunContext& context, const OpenModel& output)
+  OutputCheck(RunContext& context, const OpenModel& output, std::span<const ModuleSummary> modules)
       : context_(context),
         output_(output),
-        committed_(*context.model.weights, context.plan, context.store) {}
+        committed_(*context.model.weights, context.plan, context.store) {
+    for (const ModuleSummary& module : modules) reported_[module.name] = &module.metrics;
+  }
 
-  void check_tensor(const TensorNode& node, VerifyResult& result) {
-    const std::string module = node.name.substr(0, node.name.rfind('.'));
-    if (node.part == Part::weight) {
-      if (const auto committed = committed_.module(module)) {
-        ++result.quantized_modules;
-        return check_module(*committed, node.name, result);
-      }
+  bool is_quantized(const TensorNode& node) const {
+    return node.part == Part::weight && reported_.contains(module_of(node));
+  }
+
+  /// What is wrong with a tensor; empty: nothing.
+  std::string problem_of(const TensorNode& node) const {
+    if (is_quantized(node)) {
+      if (decodes_as_reported(node)) return {};
+      return fmt::format("module '{}' decodes to other values than the quantizer reported",
+                         module_of(node));
     }
-    ++result.other_tensors;
     const HostTensor source = context_.model.weights->read(node.name);
     const HostTensor stored = output_.tensors->read(node.name);
     if (stored.dtype == source.dtype ? stored.bytes == source.bytes
-                                     : is_rounding_of(stored, as_float(source))) {
-      return;
+                                     : is_rounding_of(stored, converted(source, DType::f32))) {
+      return {};
     }
-    result.problems.push_back(fmt::format("tensor '{}' differs from the source", node.name));
+    return fmt::format("tensor '{}' differs from the source", node.name);
   }
 
  private:
-  HostTensor as_float(const HostTensor& tensor) const {
-    Memory& memory = context_.session.backend->memory();
-    const Tensor device = memory.to_device(tensor);
-    Tensor single = memory.allocate(DType::f32, tensor.shape);
-    context_.session.backend->layers().convert(device.view(), single.view());
-    return memory.to_host(single.view());
+  static std::string module_of(const TensorNode& node) {
+    return node.name.substr(0, node.name.rfind('.'));
   }
 
-  void check_module(const QuantizedModule& committed, const std::string& name,
-                    VerifyResult& result) const {
-    const std::string& reported = committed.metrics.dequantized_hash;
-    const HostTensor stored = output_.weights->read(name);
-    if (context_.config.output.format == OutputFormat::dequantized) {
-      const HostTensor exact = dequantize_on_host(committed);
-      if (hash_of(exact) == reported && is_rounding_of(stored, exact)) return;
-    } else if (hash_of(stored) == reported) {
-      return;
+  bool decodes_as_reported(const TensorNode& node) const {
+    const std::string& reported = reported_.at(module_of(node))->dequantized_hash;
+    const HostTensor stored = output_.weights->read(node.name);
+    if (context_.config.output.format != OutputFormat::dequantized) {
+      return hash_of(stored) == reported;
     }
-    result.problems.push_back(fmt::format(
-        "module '{}' decodes to other values than the quantizer reported", committed.name));
+    const HostTensor exact = committed_.read(node.name);
+    return hash_of(exact) == reported && is_rounding_of(stored, exact);
   }
 
   RunContext& context_;
   const OpenModel& output_;
   RunWeights committed_;
+  std::map<std::string, const ModuleMetrics*> reported_;
 };
 
 std::map<std::string, std::string> parse_sums(const fs::path& path) {
@@ -118,19 +121,27 @@ std::map<std::string, std::string> parse_sums(const fs::path& path) {
 }
 
 /// This rank's share of the tensors of the output folder.
-void check_tensors(RunContext& context, VerifyResult& result) {
+void check_tensors(RunContext& context, std::span<const ModuleSummary> modules,
+                   VerifyResult& result) {
   const Session& session = context.session;
   const OpenModel output =
       open_model(context.config.output.path, context.config.model.ignore_fields);
-  OutputCheck check(context, output);
-  std::int64_t next = 0;
-  const auto mine = [&] { return next++ % session.ranks() == session.rank(); };
-  for (const TensorNode& node : context.model.graph.tensors) {
-    if (mine()) check.check_tensor(node, result);
-  }
+  const OutputCheck check(context, output, modules);
+  std::vector<const TensorNode*> all;
+  for (const TensorNode& node : context.model.graph.tensors) all.push_back(&node);
   for (const LayerGraph& layer : context.model.graph.layers) {
-    if (!mine()) continue;
-    for (const TensorNode& node : layer.tensors) check.check_tensor(node, result);
+    for (const TensorNode& node : layer.tensors) all.push_back(&node);
+  }
+  std::vector<const TensorNode*> mine;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (static_cast<int>(i) % session.ranks() == session.rank()) mine.push_back(all[i]);
+  }
+  std::vector<std::string> problems(mine.size());
+  run_parallel(mine.size(), session.threads,
+               [&](std::size_t i) { problems[i] = check.problem_of(*mine[i]); });
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    ++(check.is_quantized(*mine[i]) ? result.quantized_modules : result.other_tensors);
+    if (!problems[i].empty()) result.problems.push_back(problems[i]);
   }
 }
 
@@ -172,22 +183,34 @@ VerifyResult verify_sums(const fs::path& folder) {
   return result;
 }
 
-VerifyResult verify_output(RunContext& context) {
+VerifyResult verify_output(RunContext& context, std::span<const ModuleSummary> modules) {
   Session& session = context.session;
   const auto lap = context.watch.lap("verify");
   session.enter("verify");
+  const fs::path& folder = context.config.output.path;
+  std::future<VerifyResult> sums = std::async(
+      std::launch::async, [&] { return session.is_root() ? verify_sums(folder) : VerifyResult{}; });
+  VerifyResult tensors;
+  std::exception_ptr failure;
+  bool readable = true;
+  try {
+    check_tensors(context, modules, tensors);
+  } catch (const InputError&) {
+    failure = std::current_exception();
+    readable = false;
+  } catch (...) {
+    failure = std::current_exception();
+  }
   VerifyResult result;
-  run_agreed(session, [&] {
-    if (session.is_root()) result = verify_sums(context.config.output.path);
-  });
+  run_agreed(session, [&] { result = sums.get(); });
+  // Where the sums have named a file, it need not be readable.
   const bool damaged = any_rank(session, !result.passed());
   run_agreed(session, [&] {
-    try {
-      check_tensors(context, result);
-    } catch (const InputError&) {
-      if (!damaged) throw;  // else the sums have named the file, which need not be readable
-    }
+    if (failure && (readable || !damaged)) std::rethrow_exception(failure);
   });
+  result.quantized_modules = tensors.quantized_modules;
+  result.other_tensors = tensors.other_tensors;
+  result.problems.insert(result.problems.end(), tensors.problems.begin(), tensors.problems.end());
   merge(session, result);
   return result;
 }

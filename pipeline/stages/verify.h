@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "pipeline/quantized_module.h"
 #include "pipeline/run_context.h"
 
 namespace quern {
@@ -26,6 +28,7 @@ VerifyResult verify_sums(const std::filesystem::path& folder);
 /// source: packed modules are decoded by the reader (no code of the writer) and must hash to what
 /// the solver reported from the device; dequantized modules must be the nearest values of their
 /// type; everything else must equal the source. The result is complete on rank 0.
-VerifyResult verify_output(RunContext& context);
+/// modules: what the solver reported of each committed one.
+VerifyResult verify_output(RunContext& context, std::span<const ModuleSummary> modules);
 
 }  // namespace quern

@@ -156,7 +156,7 @@ const std::vector<HostileCase> kRows = {
      65,
      {"pytorch_model.bin: "},
      torch_checkpoint("version https://git-lfs.github.com/spec/v1\n")},
-    {"OutputWithoutItsEnd", 65, {"squeezellm.pt: "}, cut_output({"verify"})},
+    {"OutputWithoutItsEnd", 65, {"verification failed with 1 problem"}, cut_output({"verify"})},
     {"EvaluatedWithoutItsEnd", 65, {"squeezellm.pt: "}, cut_output({"evaluate"})},
 };
 

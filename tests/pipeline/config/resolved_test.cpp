@@ -79,9 +79,8 @@ TEST(Resolved, IdentityHoldsOnlyWhatTheMethodKnows) {
   EXPECT_EQ(keys({"quantize.method=squeezellm"}),
             (Keys{"method", "bits", "rules", "sparsity", "codebook_type", "codebook_search",
                   "codebook_damping"}));
-  EXPECT_EQ(
-      keys({"quantize={method: squeezellm, target_bits: 3}", "output.format=dequantized"}),
-      (Keys{"method", "target_bits", "rules", "sparsity", "codebook_type", "codebook_search",
+  EXPECT_EQ(keys({"quantize={method: squeezellm, target_bits: 3}", "output.format=dequantized"}),
+            (Keys{"method", "target_bits", "rules", "sparsity", "codebook_type", "codebook_search",
                   "codebook_damping"}));
 }
 

@@ -22,6 +22,7 @@ QuantizeConfig tables(CodebookSearch search = CodebookSearch::kmeans,
   QuantizeConfig config = config_of(Method::squeezellm);
   config.codebook_search = search;
   config.codebook_type = type;
+  config.codebook_damping = 0.0;
   return config;
 }
 
@@ -263,6 +264,20 @@ TEST(SqueezeLlm, UninformedRowsFollowTheEnergyOfTheirInputs) {
   EXPECT_EQ(solved.result().uninformed_rows, 1);
   const std::vector<float> values = solved.values();
   EXPECT_THAT(std::vector(values.begin() + 6, values.begin() + 10), ElementsAre(1, 2, 3, 4));
+}
+
+/// Much damping makes every input as important as another.
+TEST(SqueezeLlm, DampingOfTheConfigurationReachesTheSolver) {
+  const HostTensor weight = host_matrix({{1, 2, 3, 4, 5, 6}, {1, 2, 3, 4, 5, 6}});
+  Solved solved(weight, host_matrix({{1, 1, 1, 1, 1, 1}, {0, 0, 0, 0, 0, 0}}));
+  solved.guide(host_matrix(
+      {{9, 9, 9, 9, 0, 0}, {9, -9, 9, -9, 0, 0}, {9, 9, -9, -9, 0, 0}, {9, -9, -9, 9, 0, 0}}));
+  QuantizeConfig config = tables(CodebookSearch::lnq);
+  config.codebook_damping = 100.0;
+  solved.solve(config, 2);
+  const std::vector<float> values = solved.values();
+  EXPECT_THAT(std::vector(values.begin() + 6, values.begin() + 10),
+              testing::Not(ElementsAre(1, 2, 3, 4)));
 }
 
 TEST(SqueezeLlm, StatisticsThatAreMissingAreOurFault) {
