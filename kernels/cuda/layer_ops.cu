@@ -168,8 +168,8 @@ void CudaLayerOps::do_fingerprint(ConstTensorView x, TensorView out) {
   context_.memory.clear(out);
   const unsigned blocks = std::min<unsigned>(block_count(x.elems(), kThreads), kCountBlocks);
   if (blocks == 0) return;
-  fingerprint_kernel<<<blocks, kThreads, 0, context_.stream>>>(
-      x.as<std::uint32_t>(), x.elems(), out.as<unsigned long long>());
+  fingerprint_kernel<<<blocks, kThreads, 0, context_.stream>>>(x.as<std::uint32_t>(), x.elems(),
+                                                               out.as<unsigned long long>());
   check_launch("fingerprint");
 }
 
