@@ -1,5 +1,7 @@
 #include "pipeline/bundle_writer.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "workers/agreement.h"
@@ -28,9 +30,9 @@ void BundleWriter::take_oldest() {
   written_.push_back(oldest.get());
 }
 
-void BundleWriter::settle() {
+void BundleWriter::settle(std::string_view bundles) {
   const auto lap = context_.watch.lap("commit");
-  context_.session.enter("acknowledge bundles");
+  context_.session.enter(fmt::format("commit {}", bundles));
   run_agreed(context_.session, [&] {
     while (!under_way_.empty()) take_oldest();
   });

@@ -3,6 +3,7 @@
 #include <deque>
 #include <filesystem>
 #include <future>
+#include <string_view>
 #include <vector>
 
 #include "pipeline/quantized_module.h"
@@ -21,7 +22,8 @@ class BundleWriter {
   void write(const BundleUnit& bundle, std::vector<QuantizedModule> modules);
 
   /// Collective. On return, what any rank handed over is durable and acknowledged on every rank.
-  void settle();
+  /// bundles: names them for the watchdog.
+  void settle(std::string_view bundles);
 
  private:
   void take_oldest();

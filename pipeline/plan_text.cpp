@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "pipeline/device_refusal.h"
+#include "pipeline/device/device_refusal.h"
 #include "pipeline/estimate.h"
 
 namespace quern {

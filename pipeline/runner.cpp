@@ -8,7 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/config/sweep.h"
-#include "pipeline/device_memory.h"
+#include "pipeline/device/device_memory.h"
 #include "pipeline/estimate.h"
 #include "pipeline/flows/quantize_run.h"
 #include "pipeline/held_directory.h"

@@ -6,7 +6,7 @@
 
 #include "jobs/quern/commands.h"
 #include "jobs/quern/options.h"
-#include "pipeline/synthesis.h"
+#include "pipeline/synthesis/synthesis.h"
 #include "workers/files/atomic_file.h"
 #include "workers/files/json_file.h"
 

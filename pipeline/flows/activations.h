@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "pipeline/device/round_states.h"
 #include "pipeline/model/forward.h"
-#include "pipeline/round_states.h"
 #include "pipeline/run_context.h"
 
 namespace quern {

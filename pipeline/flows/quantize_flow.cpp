@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
-#include "pipeline/device_memory.h"
+#include "pipeline/device/device_memory.h"
 #include "pipeline/run_weights.h"
 
 namespace quern {

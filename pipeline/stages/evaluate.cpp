@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "kernels/core/error.h"
-#include "pipeline/device_memory.h"
+#include "pipeline/device/device_memory.h"
 #include "pipeline/model/layer_loader.h"
 
 namespace quern {

@@ -188,7 +188,8 @@ void QuantizeBundles::solve(std::span<const BundleTask> tasks, const LayerWeight
     }
   });
   const auto folder = std::filesystem::path(tasks.front().bundle->name).parent_path().string();
-  if (folder != std::exchange(unsettled_, folder)) settle();
+  if (folder != unsettled_) settle();
+  unsettled_ = folder;
   run_agreed(context_.session, [&] {
     for (auto& [bundle, modules] : results) writer_.write(*bundle, std::move(modules));
   });

@@ -21,7 +21,7 @@ TEST(LostRank, EndsTheJobWhichNamesItAndCanBeResumed) {
   EXPECT_NE(result.exit_code, 0);
   EXPECT_THAT(result.err, HasSubstr("rank 1"));
   EXPECT_THAT(result.err, HasSubstr("silent"));
-  EXPECT_THAT(result.err, HasSubstr("solve layers/layer-000"));
+  EXPECT_THAT(result.err, HasSubstr("layers/layer-000"));
   EXPECT_FALSE(std::filesystem::exists(run.output()));
 
   run.finish(2);

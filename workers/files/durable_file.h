@@ -48,9 +48,12 @@ class DurableFile {
   const std::filesystem::path& path() const noexcept { return path_; }
 
  private:
+  void start_writeback() noexcept;
+
   std::filesystem::path path_;
   CommitHook hook_;
   Descriptor descriptor_;
+  std::uint64_t handed_over_ = 0;  // of end_, to the disk
   std::uint64_t end_ = 0;
 };
 

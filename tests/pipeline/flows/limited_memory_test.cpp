@@ -8,7 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/config/parse.h"
-#include "pipeline/device_needs.h"
+#include "pipeline/device/device_needs.h"
 #include "pipeline/runner.h"
 #include "tests/support/folder_hashes.h"
 #include "tests/support/paths.h"

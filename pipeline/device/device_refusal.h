@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "pipeline/device_needs.h"
+#include "pipeline/device/device_needs.h"
 
 namespace quern {
 

@@ -1,4 +1,4 @@
-#include "pipeline/round_states.h"
+#include "pipeline/device/round_states.h"
 
 #include <gtest/gtest.h>
 

@@ -1,10 +1,10 @@
-#include "pipeline/device_memory.h"
+#include "pipeline/device/device_memory.h"
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include "kernels/core/error.h"
-#include "pipeline/device_refusal.h"
+#include "pipeline/device/device_refusal.h"
 #include "workers/agreement.h"
 #include "workers/host_memory.h"
 

@@ -1,4 +1,4 @@
-#include "pipeline/device_needs.h"
+#include "pipeline/device/device_needs.h"
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -7,7 +7,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "pipeline/device_refusal.h"
+#include "pipeline/device/device_refusal.h"
 #include "tests/pipeline/small_graph.h"
 
 namespace quern::test {

@@ -1,4 +1,4 @@
-#include "pipeline/device_needs.h"
+#include "pipeline/device/device_needs.h"
 
 #include <algorithm>
 #include <limits>

@@ -1,4 +1,4 @@
-#include "pipeline/synthetic_values.h"
+#include "pipeline/synthesis/synthetic_values.h"
 
 #include <gtest/gtest.h>
 

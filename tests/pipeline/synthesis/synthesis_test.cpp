@@ -1,4 +1,4 @@
-#include "pipeline/synthesis.h"
+#include "pipeline/synthesis/synthesis.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/model/weight_source.h"
-#include "pipeline/synthetic_values.h"
+#include "pipeline/synthesis/synthetic_values.h"
 #include "tests/support/paths.h"
 #include "workers/files/atomic_file.h"
 

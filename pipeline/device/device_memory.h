@@ -1,7 +1,7 @@
 #pragma once
 
-#include "pipeline/device_needs.h"
-#include "pipeline/round_states.h"
+#include "pipeline/device/device_needs.h"
+#include "pipeline/device/round_states.h"
 #include "pipeline/run_context.h"
 
 namespace quern {

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "kernels/core/error.h"
-#include "pipeline/synthesis.h"
-#include "pipeline/synthetic_values.h"
+#include "pipeline/synthesis/synthesis.h"
+#include "pipeline/synthesis/synthetic_values.h"
 #include "workers/files/atomic_file.h"
 #include "workers/tensors/safetensors_header.h"
 

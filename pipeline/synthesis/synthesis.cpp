@@ -1,4 +1,4 @@
-#include "pipeline/synthesis.h"
+#include "pipeline/synthesis/synthesis.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "pipeline/device_refusal.h"
+#include "pipeline/device/device_refusal.h"
 
 #include <fmt/format.h>
 
