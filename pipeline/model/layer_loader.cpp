@@ -6,9 +6,12 @@
 
 #include "kernels/core/error.h"
 #include "workers/agreement.h"
+#include "workers/parallel.h"
 
 namespace quern {
 namespace {
+
+constexpr int kMostReaders = 8;
 
 /// Whether the host could use the device's memory as it is.
 bool is_on_host(Memory& memory) {
@@ -28,14 +31,16 @@ void require_finite(const std::string& tensor, std::int64_t nonfinite, std::int6
 LayerLoader::LayerLoader(Session& session, const WeightSource& source)
     : session_(session), source_(source), stages_(!is_on_host(session.backend->memory())) {}
 
+/// A GPU waits for the host, whose threads are idle then; on the CPU they compute.
 std::vector<LayerLoader::ReadTensor> LayerLoader::read_all(
     const std::vector<std::string>& names) const {
-  std::vector<ReadTensor> tensors;
-  for (const std::string& name : names) {
-    const Trace::Span span(session_.trace.get(), "read {}", name);
-    tensors.push_back({source_.read(name), {}});
-  }
-  for (ReadTensor& tensor : tensors) tensor.bytes = tensor.own.bytes;
+  std::vector<ReadTensor> tensors(names.size());
+  run_parallel(names.size(), stages_ ? std::min(session_.threads, kMostReaders) : 1,
+               [&](std::size_t i) {
+                 const Trace::Span span(session_.trace.get(), "read {}", names[i]);
+                 tensors[i].own = source_.read(names[i]);
+                 tensors[i].bytes = tensors[i].own.bytes;
+               });
   return tensors;
 }
 
