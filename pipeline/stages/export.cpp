@@ -98,8 +98,8 @@ class ModuleQueue {
   std::future<std::vector<NamedTensor>> coming_;  // last: its destructor waits
 };
 
-/// Writes one shard.
-void write_shard(const ExportJob& job, const OutputShard& shard, const fs::path& folder) {
+/// Writes one shard; its SHA-256.
+std::string write_shard(const ExportJob& job, const OutputShard& shard, const fs::path& folder) {
   std::vector<TensorSpec> specs;
   std::map<std::string, const OutputItem*> item_of;
   for (const OutputItem& item : shard.items) {
@@ -126,7 +126,7 @@ void write_shard(const ExportJob& job, const OutputShard& shard, const fs::path&
     writer->write(spec.name,
                   std::ranges::find(tensors, spec.name, &NamedTensor::name)->tensor.bytes);
   }
-  writer->commit();
+  return writer->commit();
 }
 
 /// Tokenizer, generation settings, licences: everything that is not weights or configuration.
@@ -243,8 +243,7 @@ void write_folder(const ExportJob& job, const std::vector<OutputShard>& shards) 
       if (static_cast<int>(i) % session.ranks() != session.rank()) continue;
       session.enter(fmt::format("export {}", shards[i].file_name));
       const Trace::Span span(session.trace.get(), shards[i].file_name);
-      write_shard(job, shards[i], folder);
-      sums[shards[i].file_name] = sha256_file(folder / shards[i].file_name);
+      sums[shards[i].file_name] = write_shard(job, shards[i], folder);
     }
   });
   const auto all_sums = gather_sums(session, sums);

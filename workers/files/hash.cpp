@@ -93,16 +93,35 @@ std::string xxh3_file(const std::filesystem::path& path) {
   return stream.hex();
 }
 
-std::string sha256_file(const std::filesystem::path& path) {
-  const UniqueHandle<DigestTraits> context(EVP_MD_CTX_new());
-  if (!context) throw std::bad_alloc();
-  ensure(EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1, "OpenSSL to offer SHA-256");
-  for_each_block(path, [&](std::span<const std::byte> block) {
-    ensure(EVP_DigestUpdate(context.get(), block.data(), block.size()) == 1, "SHA-256 to proceed");
-  });
+struct Sha256Stream::State {
+  UniqueHandle<DigestTraits> context{EVP_MD_CTX_new()};
+};
+
+Sha256Stream::Sha256Stream() : state_(std::make_unique<State>()) {
+  if (!state_->context) throw std::bad_alloc();
+  ensure(EVP_DigestInit_ex(state_->context.get(), EVP_sha256(), nullptr) == 1,
+         "OpenSSL to offer SHA-256");
+}
+Sha256Stream::~Sha256Stream() = default;
+Sha256Stream::Sha256Stream(Sha256Stream&&) noexcept = default;
+Sha256Stream& Sha256Stream::operator=(Sha256Stream&&) noexcept = default;
+
+void Sha256Stream::update(std::span<const std::byte> bytes) {
+  ensure(EVP_DigestUpdate(state_->context.get(), bytes.data(), bytes.size()) == 1,
+         "SHA-256 to proceed");
+}
+
+std::string Sha256Stream::hex() {
   std::array<unsigned char, 32> digest{};
-  ensure(EVP_DigestFinal_ex(context.get(), digest.data(), nullptr) == 1, "SHA-256 to finish");
+  ensure(EVP_DigestFinal_ex(state_->context.get(), digest.data(), nullptr) == 1,
+         "SHA-256 to finish");
   return hex_text(digest);
+}
+
+std::string sha256_file(const std::filesystem::path& path) {
+  Sha256Stream stream;
+  for_each_block(path, [&](std::span<const std::byte> block) { stream.update(block); });
+  return stream.hex();
 }
 
 }  // namespace quern

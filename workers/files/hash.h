@@ -29,6 +29,22 @@ class Xxh3Stream {
 /// XXH3 of a file's contents. Throws InputError if it cannot be read.
 std::string xxh3_file(const std::filesystem::path& path);
 
+/// SHA-256 over a stream.
+class Sha256Stream {
+ public:
+  Sha256Stream();
+  ~Sha256Stream();
+  Sha256Stream(Sha256Stream&&) noexcept;
+  Sha256Stream& operator=(Sha256Stream&&) noexcept;
+  void update(std::span<const std::byte> bytes);
+  /// Of all bytes so far, as 64 hexadecimal digits. Ends the stream.
+  std::string hex();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 /// SHA-256 of a file's contents as 64 hexadecimal digits. Throws InputError if it cannot be read.
 std::string sha256_file(const std::filesystem::path& path);
 

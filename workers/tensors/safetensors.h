@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "workers/files/atomic_file.h"
+#include "workers/files/hashed_file.h"
 #include "workers/tensors/readable_file.h"
 #include "workers/tensors/safetensors_header.h"
 #include "workers/tensors/tensor_file.h"
@@ -31,9 +31,9 @@ class SafetensorsWriter final : public TensorWriter {
 
  private:
   void append(std::span<const std::byte> bytes) override { file_.write(bytes); }
-  void finish() override { file_.commit(); }
+  std::string finish() override { return file_.commit(); }
 
-  AtomicFile file_;
+  HashedFile file_;
 };
 
 }  // namespace quern

@@ -37,12 +37,12 @@ void TensorWriter::write(std::string_view name, std::span<const std::byte> bytes
   ++next_;
 }
 
-void TensorWriter::commit() {
+std::string TensorWriter::commit() {
   if (next_ != specs_.size()) {
     throw InternalError(
         fmt::format("tensor writer: commit before tensor \"{}\" was written", specs_[next_].name));
   }
-  finish();
+  return finish();
 }
 
 }  // namespace quern

@@ -79,15 +79,15 @@ class TensorWriter {
   const std::vector<TensorSpec>& specs() const noexcept { return specs_; }
   /// Throws InternalError if `name` is not the next tensor or the size differs.
   void write(std::string_view name, std::span<const std::byte> bytes);
-  /// Throws InternalError if tensors are missing.
-  void commit();
+  /// SHA-256 of the whole file. Throws InternalError if tensors are missing.
+  std::string commit();
 
  protected:
   explicit TensorWriter(std::vector<TensorSpec> specs);
 
  private:
   virtual void append(std::span<const std::byte> bytes) = 0;
-  virtual void finish() = 0;
+  virtual std::string finish() = 0;
 
   std::vector<TensorSpec> specs_;
   std::size_t next_ = 0;

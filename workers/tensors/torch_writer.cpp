@@ -26,10 +26,10 @@ void TorchWriter::append(std::span<const std::byte> bytes) {
   add_entry("data/" + std::to_string(storages_++), bytes);
 }
 
-void TorchWriter::finish() {
+std::string TorchWriter::finish() {
   add_entry("version", bytes_of("3\n"));
   file_.write(zip_directory(records_, written_));
-  file_.commit();
+  return file_.commit();
 }
 
 void TorchWriter::add_entry(const std::string& name, std::span<const std::byte> bytes) {

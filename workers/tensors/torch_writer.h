@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "workers/files/atomic_file.h"
+#include "workers/files/hashed_file.h"
 #include "workers/tensors/tensor_file.h"
 #include "workers/tensors/zip_format.h"
 
@@ -22,10 +22,10 @@ class TorchWriter final : public TensorWriter {
 
  private:
   void append(std::span<const std::byte> bytes) override;
-  void finish() override;
+  std::string finish() override;
   void add_entry(const std::string& name, std::span<const std::byte> bytes);
 
-  AtomicFile file_;
+  HashedFile file_;
   std::uint64_t written_ = 0;
   std::size_t storages_ = 0;
   std::vector<ZipRecord> records_;
