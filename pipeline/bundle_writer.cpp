@@ -15,6 +15,7 @@ constexpr std::size_t kMostUnderWay = 8;  // each holds a bundle in host memory
 
 void BundleWriter::write(const BundleUnit& bundle, std::vector<QuantizedModule> modules) {
   if (under_way_.size() >= kMostUnderWay) take_oldest();
+  context_.store.make_folder_of(bundle.name);  // here, or the writers would race to it
   under_way_.push_back(
       std::async(std::launch::async,
                  [&store = std::as_const(context_.store), trace = context_.session.trace.get(),

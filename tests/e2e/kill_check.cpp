@@ -38,13 +38,6 @@ void KillCheck::kill_and_resume(int step, int ranks, int resume_ranks) const {
   const RunFolder run(model(), settings_);
   const StepSignal at{.step = step, .signal = SIGKILL, .rank = ranks - 1};
   const ProcessResult killed = run_process(quern_stepper(ranks, at, run.quantize()));
-  // Bundles are committed side by side, so that two runs may differ by a few steps at their end.
-  constexpr std::size_t kUnsteady = 8;
-  if (ranks == 1 && killed.exit_code == 0 &&
-      static_cast<std::size_t>(step) + kUnsteady > steps_.size()) {
-    EXPECT_EQ(run.output_hashes(), reference_);
-    return;
-  }
   if (ranks == 1) {
     ASSERT_EQ(killed.signal, SIGKILL) << killed.err;
   } else {

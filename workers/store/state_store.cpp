@@ -53,9 +53,13 @@ std::filesystem::path StateStore::path_of(const std::string& name) const {
   return directory_ / name;
 }
 
+void StateStore::make_folder_of(const std::string& name) const {
+  make_directories(path_of(name).parent_path(), hook_);
+}
+
 JournalEntry StateStore::write(const std::string& name, const Bundle& bundle) const {
   const std::filesystem::path path = path_of(name);
-  make_directories(path.parent_path(), hook_);
+  make_folder_of(name);
   const WrittenFile written = write_bundle_file(path, bundle, hook_);
   return {name, written.bytes, written.hash};
 }

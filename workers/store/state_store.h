@@ -31,6 +31,8 @@ class StateStore {
   /// more means damage, and a warning is due.
   std::uint64_t ignored_journal_bytes() const noexcept { return ignored_journal_bytes_; }
 
+  /// Makes the folder that `name` lies in, durably: before several threads write into it.
+  void make_folder_of(const std::string& name) const;
   /// Writes the bundle durably under `name` (".h5" file, parents made); not yet acknowledged.
   /// The name must not be acknowledged. Uses no state that changes: other threads may call it.
   JournalEntry write(const std::string& name, const Bundle& bundle) const;
