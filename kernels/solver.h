@@ -95,7 +95,7 @@ class Solver {
   void dequantize(const QuantizedTensor& quantized, TensorView out);
 
   /// sum_n (w - q)_n H (w - q)_n^T and sum_n w_n H w_n^T of a module, H without damping.
-  /// result [2] f64. quantized [N, K] f32.
+  /// result [2] f64. quantized [N, K] f32. A figure for reports: a GPU is right to three digits.
   void quadratic_error(ConstTensorView weight, ConstTensorView quantized, const GramView& gram,
                        TensorView result);
 

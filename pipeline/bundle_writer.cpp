@@ -13,15 +13,16 @@ constexpr std::size_t kMostUnderWay = 8;  // each holds a bundle in host memory
 
 }  // namespace
 
-void BundleWriter::write(const BundleUnit& bundle, std::vector<QuantizedModule> modules) {
+void BundleWriter::write(const BundleUnit& bundle, LandedModules modules) {
   if (under_way_.size() >= kMostUnderWay) take_oldest();
   context_.store.make_folder_of(bundle.name);  // here, or the writers would race to it
   under_way_.push_back(
       std::async(std::launch::async,
                  [&store = std::as_const(context_.store), trace = context_.session.trace.get(),
-                  name = bundle.name, own = std::move(modules)] {
+                  name = bundle.name, own = std::move(modules)]() mutable {
                    const Trace::Span span(trace, "write {}", name);
-                   return store.write(name, to_bundle(own));
+                   own.landing.unload();
+                   return store.write(name, to_bundle(own.modules));
                  }));
 }
 

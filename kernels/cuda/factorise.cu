@@ -49,7 +49,8 @@ struct DampedGram {
 };
 
 /// Thread x: column j, block y: row i of the upper triangle of H in solve order, stored reversed:
-/// the Cholesky factor of that is R, reversed. A dead channel is cut off and gets the mean.
+/// the Cholesky factor of that is R, reversed. A dead channel is cut off and gets the mean. The
+/// other triangle is zero: the library looks at it, though nothing comes of it.
 __global__ void permute_kernel(DampedGram gram, double* reversed, double* limits) {
   const std::int64_t j = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const std::int64_t n = gram.columns;
@@ -68,6 +69,7 @@ __global__ void permute_kernel(DampedGram gram, double* reversed, double* limits
       // Below this a pivot is the rounding error of the eliminations that led to it.
       limits[j] = static_cast<double>(n) * 0x1p-52 * value;
     }
+    reversed[n * n - 1 - (j * n + i)] = 0.0;
     reversed[n * n - 1 - (i * n + j)] = value;
   }
 }

@@ -13,6 +13,7 @@ inline constexpr int kHalf = 65536;  // values of half a key
 inline constexpr int kThreads = 256;
 inline constexpr int kPlaceThreads = 1024;
 inline constexpr int kMostBlocks = 1024;
+inline constexpr int kCopies = 32;  // of the bins that many elements share
 
 using Count = unsigned long long;
 
@@ -31,6 +32,24 @@ __device__ inline void count_bin(Count* bins, unsigned bin, bool counts) {
   if (__ffs(static_cast<int>(peers)) - 1 == static_cast<int>(threadIdx.x) % kWarp) {
     atomicAdd(bins + bin, static_cast<Count>(__popc(peers)));
   }
+}
+
+/// The copy of the bins that a block counts in: most floats share a few upper halves, and all
+/// blocks would wait for each other there. bins [kCopies, kHalf].
+__device__ inline Count* own_copy(Count* bins) {
+  return bins + std::int64_t{blockIdx.x % kCopies} * kHalf;
+}
+
+/// One thread per bin: adds the other copies to the first.
+static __global__ void join_copies_kernel(Count* bins) {
+  const int bin = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  Count sum = 0;
+  for (int copy = 0; copy < kCopies; ++copy) sum += bins[copy * kHalf + bin];
+  bins[bin] = sum;
+}
+
+inline void join_copies(cudaStream_t stream, Count* bins) {
+  join_copies_kernel<<<kHalf / kThreads, kThreads, 0, stream>>>(bins);
 }
 
 /// visit(i, inside) for all elements, i and i + 1 in neighbouring lanes; whole warps at a time.

@@ -13,10 +13,11 @@ using namespace numeric;
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kMaxIntervals = 256;
-constexpr int kLeastLanes = 4;       // that look for the split of one state
-constexpr int kSharedStates = 3072;  // of rows whose arrays lie in shared memory: 96 KiB
+constexpr int kLeastLanes = 4;      // that look for the split of one state
+constexpr int kStaticBytes = 4096;  // of shared memory, besides the arrays, at most
 constexpr std::int64_t kWorkBytes = std::int64_t{1} << 30;
 constexpr int kArrays = 4;
+constexpr int kStateBytes = kArrays * static_cast<int>(sizeof(double));
 
 /// What a block needs of global memory for one row, and where it lies.
 struct WorkLayout {
@@ -121,9 +122,17 @@ __device__ void sum_prefixes(const RowWork& work, int points) {
   __syncthreads();
 }
 
+/// 1 / x of a positive normal x to the last bit or two, without the branches of a division.
+__device__ double reciprocal(double x) {
+  double guess;
+  asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(guess) : "d"(x));
+  guess = fma(guess, fma(-x, guess, 1.0), guess);
+  return fma(guess, fma(-x, guess, 1.0), guess);
+}
+
 /// An interval without mass, or only with rounding errors of it, explains nothing.
 __device__ double explained(double mass, double moment) {
-  return mass > 0.0 ? moment * moment / mass : 0.0;
+  return mass > 0.0 ? moment * moment * reciprocal(mass) : 0.0;
 }
 
 struct Split {
@@ -140,6 +149,7 @@ __device__ Split scan_splits(const RowWork& work, int state, int low, int high, 
   const double mass = work.mass[state];
   const double moment = work.moment[state];
   Split best{-__longlong_as_double(0x7FF0000000000000), high};
+#pragma unroll 4
   for (int i = low; i <= high; i += step) {
     const double value = work.before[i] + explained(mass - work.mass[i], moment - work.moment[i]);
     if (value > best.value) best = {value, i};
@@ -157,6 +167,68 @@ __device__ Split join_splits(Split best, int lanes) {
   return best;
 }
 
+/// Where to look for the split of a state between two whose splits are known.
+struct SplitRange {
+  int low;
+  int high;
+};
+
+__device__ SplitRange range_of(int state, int step, int points, const int* least,
+                               const int* splits) {
+  const int low = max(splits[state - step], least == nullptr ? 0 : least[state]);
+  const int high = min(state, state + step <= points ? splits[state + step] : points);
+  return {low, max(low, high)};  // rounding may turn two equal splits round
+}
+
+/// States of one step, each by a group of warps; at most kWarps of them. All threads call.
+__device__ void solve_few(const RowWork& work, int points, int step, const int* least,
+                          int* splits) {
+  __shared__ Split of_warp[kWarps];
+  const int states = (points - step) / (2 * step) + 1;
+  int warps = kWarps;  // of a state
+  while (warps > 1 && states * warps > kWarps) warps /= 2;
+  const int index = static_cast<int>(threadIdx.x) / (warps * kWarp);
+  const int state = step * (2 * index + 1);
+  if (index < states) {
+    const SplitRange range = range_of(state, step, points, least, splits);
+    const int threads = warps * kWarp;
+    const int own = range.low + static_cast<int>(threadIdx.x) % threads;
+    const Split best = join_splits(scan_splits(work, state, own, range.high, threads), kWarp);
+    if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = best;
+  }
+  __syncthreads();
+  if (index < states && threadIdx.x % (warps * kWarp) == 0) {
+    Split best = of_warp[index * warps];
+    for (int warp = 1; warp < warps; ++warp) {
+      best = better_split(best, of_warp[index * warps + warp]);
+    }
+    work.gain[state] = best.value;
+    splits[state] = best.at;
+  }
+}
+
+/// States of one step, each by some lanes of a warp. All threads call.
+__device__ void solve_many(const RowWork& work, int points, int step, const int* least,
+                           int* splits) {
+  const int states = (points - step) / (2 * step) + 1;
+  int lanes = kWarp;
+  while (lanes > kLeastLanes && states * lanes > kThreads) lanes /= 2;
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  for (int first = 0; first < states; first += kThreads / lanes) {
+    const int index = first + static_cast<int>(threadIdx.x) / lanes;
+    const bool active = index < states;
+    const int state = active ? step * (2 * index + 1) : 0;
+    SplitRange range{0, -1};
+    if (active) range = range_of(state, step, points, least, splits);
+    const Split best =
+        join_splits(scan_splits(work, state, range.low + lane, range.high, lanes), lanes);
+    if (active && lane == 0) {
+      work.gain[state] = best.value;
+      splits[state] = best.at;
+    }
+  }
+}
+
 /// gain and splits of all states of a layer; the splits of the layer before are lower bounds.
 /// States at odd multiples of ever smaller steps lie between two whose splits are known.
 __device__ void solve_layer(const RowWork& work, int points, const int* least, int* splits) {
@@ -168,26 +240,11 @@ __device__ void solve_layer(const RowWork& work, int points, const int* least, i
   }
   __syncthreads();
   for (; step > 0; step /= 2) {
-    const int states = (points - step) / (2 * step) + 1;
-    int lanes = kWarp;
-    while (lanes > kLeastLanes && states * lanes > kThreads) lanes /= 2;
-    const int lane = static_cast<int>(threadIdx.x) % lanes;
-    for (int first = 0; first < states; first += kThreads / lanes) {
-      const int index = first + static_cast<int>(threadIdx.x) / lanes;
-      const bool active = index < states;
-      const int state = active ? step * (2 * index + 1) : 0;
-      int low = 0;
-      int high = -1;
-      if (active) {
-        low = max(splits[state - step], least == nullptr ? 0 : least[state]);
-        high = min(state, state + step <= points ? splits[state + step] : points);
-        high = max(low, high);  // rounding may turn two equal splits round
-      }
-      const Split best = join_splits(scan_splits(work, state, low + lane, high, lanes), lanes);
-      if (active && lane == 0) {
-        work.gain[state] = best.value;
-        splits[state] = best.at;
-      }
+    const bool few = (points - step) / (2 * step) + 1 <= kWarps;
+    if (few) {
+      solve_few(work, points, step, least, splits);
+    } else {
+      solve_many(work, points, step, least, splits);
     }
     __syncthreads();
   }
@@ -273,8 +330,8 @@ __device__ void average_intervals(const RowWork& work, const int* ends, int coun
 
 /// A block takes rows blockIdx.x, + gridDim.x, ...
 __global__ void __launch_bounds__(kThreads, 2)
-    cluster_kernel(SortedRows in, WorkLayout layout, std::byte* memory, double* centroids,
-                   std::int32_t* used) {
+    cluster_kernel(SortedRows in, WorkLayout layout, std::byte* memory, int shared_states,
+                   double* centroids, std::int32_t* used) {
   extern __shared__ double arrays[];
   __shared__ int ends[kMaxIntervals];
   std::byte* base = memory + blockIdx.x * layout.bytes();
@@ -285,9 +342,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     const RowWork outer = work_of(base, layout, nullptr, layout.states());
     const int points = merge_points(in, row, outer.weights, outer.values);
-    const bool fits = points + 1 <= kSharedStates;
+    const bool fits = points + 1 <= shared_states;
     RowWork work = work_of(base, layout, fits ? arrays : nullptr,
-                           fits ? std::int64_t{kSharedStates} : layout.states());
+                           fits ? std::int64_t{shared_states} : layout.states());
     const int count = partition(work, points, layout.intervals, ends);
     average_intervals(work, ends, count, centroids + row * layout.intervals);
     if (threadIdx.x == 0) used[row] = count;
@@ -295,21 +352,40 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
+int attribute_of(int device, cudaDeviceAttr attribute) {
+  int value = 0;
+  check_cuda(cudaDeviceGetAttribute(&value, attribute, device), "cluster rows");
+  return value;
+}
+
+/// How many states a block keeps in shared memory: so many that two blocks find room on a
+/// multiprocessor, or where the rows are likely to have more, all that one block can have.
+int states_in_shared(int device, const SortedRows& input) {
+  const int most = attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  const int half = attribute_of(device, cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2;
+  const int reserved = attribute_of(device, cudaDevAttrReservedSharedMemoryPerBlock);
+  const int by_one = (most - kStaticBytes) / kStateBytes;
+  const int by_two = (std::min(most, half - reserved) - kStaticBytes) / kStateBytes;
+  const bool fits_two = input.likely_points < by_two;
+  return static_cast<int>(std::min<std::int64_t>(input.columns + 1, fits_two ? by_two : by_one));
+}
+
 }  // namespace
 
 void cluster_sorted_rows(CudaContext& context, const SortedRows& input, int intervals,
                          double* centroids, std::int32_t* used) {
-  constexpr int kSharedBytes = kArrays * kSharedStates * static_cast<int>(sizeof(double));
+  const int shared_states = states_in_shared(context.device, input);
+  const int shared_bytes = shared_states * kStateBytes;
   check_cuda(cudaFuncSetAttribute(cluster_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  kSharedBytes),
+                                  shared_bytes),
              "cluster rows");
   const WorkLayout layout{input.columns, intervals};
   const std::int64_t resident = std::max<std::int64_t>(1, kWorkBytes / layout.bytes());
   const std::int64_t blocks =
       std::min({input.rows, std::int64_t{2} * context.multiprocessors, resident});
   Tensor work = context.memory.allocate(DType::u8, {blocks, layout.bytes()});
-  cluster_kernel<<<static_cast<unsigned>(blocks), kThreads, kSharedBytes, context.stream>>>(
-      input, layout, work.view().data, centroids, used);
+  cluster_kernel<<<static_cast<unsigned>(blocks), kThreads, shared_bytes, context.stream>>>(
+      input, layout, work.view().data, shared_states, centroids, used);
   check_launch("cluster rows");
 }
 

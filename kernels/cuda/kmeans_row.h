@@ -13,6 +13,7 @@ struct SortedRows {
   const std::int32_t* counts;  ///< [rows] weights that count; < 0: the row is left out
   std::int64_t rows;
   std::int64_t columns;
+  std::int64_t likely_points;  ///< distinct weights of a row, roughly: only speed depends on it
 };
 
 /// Exact weighted k-means of each row: equal weights are merged, then the partition into at most

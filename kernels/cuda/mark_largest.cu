@@ -26,8 +26,9 @@ __device__ std::uint32_t positive_key(float value) {
 }
 
 __global__ void count_high_kernel(const float* values, std::int64_t elems, Count* bins) {
+  Count* const own = own_copy(bins);
   for_elements(elems, [&](std::int64_t i, bool inside) {
-    count_bin(bins, inside ? positive_key(values[i]) >> 16 : 0, inside);
+    count_bin(own, inside ? positive_key(values[i]) >> 16 : 0, inside);
   });
 }
 
@@ -104,18 +105,19 @@ void mark_largest(CudaContext& context, const LargestOf& input, std::uint8_t* ma
   if (wanted <= 0) return;
   Memory& memory = context.memory;
   const std::int64_t tiles = (input.elems + kTile - 1) / kTile;
-  Tensor bins = memory.allocate(DType::i64, {2, kHalf});
+  Tensor bins = memory.allocate(DType::i64, {kCopies + 1, kHalf});
   Tensor limits = memory.allocate(DType::u8, {static_cast<std::int64_t>(sizeof(Limit))});
   Tensor ties = memory.allocate(DType::i64, {tiles});
   memory.clear(bins.view());
   auto* high = bins.view().as<Count>();
-  Count* low = high + kHalf;
+  Count* low = high + kCopies * kHalf;
   auto* limit = limits.view().as<Limit>();
   auto* tie_counts = ties.view().as<std::int64_t>();
   const unsigned grid = grid_for(input.elems);
   const unsigned tile_grid = block_count(tiles, 1);
   count_high_kernel<<<grid, histogram::kThreads, 0, context.stream>>>(input.values, input.elems,
                                                                       high);
+  join_copies(context.stream, high);
   find_upper_kernel<<<1, kPlaceThreads, 0, context.stream>>>(high, wanted, limit);
   count_low_kernel<<<grid, histogram::kThreads, 0, context.stream>>>(input.values, input.elems,
                                                                      limit, low);

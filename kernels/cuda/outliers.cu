@@ -53,10 +53,11 @@ QuartileRanks ranks_of(std::int64_t elems) {
 /// first_bad: least index of a weight that is not finite.
 __global__ void count_high_kernel(const float* weights, std::int64_t elems, Count* bins,
                                   Count* first_bad) {
+  Count* const own = own_copy(bins);
   for_elements(elems, [&](std::int64_t i, bool inside) {
     const float w = inside ? weights[i] : 0.0F;
     if (!isfinite(w)) atomicMin(first_bad, static_cast<Count>(i));
-    count_bin(bins, order_key(w) >> 16, inside);
+    count_bin(own, order_key(w) >> 16, inside);
   });
 }
 
@@ -102,7 +103,7 @@ Tensor find_quartiles(CudaContext& context, const FloatWeights& weights) {
   Memory& memory = context.memory;
   const std::int64_t elems = weights.elems();
   const QuartileRanks ranks = ranks_of(elems);
-  Tensor bins = memory.allocate(DType::i64, {1 + kRanks, kHalf});
+  Tensor bins = memory.allocate(DType::i64, {kCopies + kRanks, kHalf});
   Tensor found = memory.allocate(DType::u8, {kRanks * static_cast<std::int64_t>(sizeof(Place))});
   Tensor quartiles = memory.allocate(DType::f64, {2});
   Tensor bad = memory.allocate(DType::i64, {1});
@@ -110,10 +111,11 @@ Tensor find_quartiles(CudaContext& context, const FloatWeights& weights) {
   memory.clear(bins.view());
   memory.upload(std::as_bytes(std::span(first_bad)), bad.view());
   auto* high = bins.view().as<Count>();
-  Count* low = high + kHalf;
+  Count* low = high + kCopies * kHalf;
   auto* places = found.view().as<Place>();
   count_high_kernel<<<grid_for(elems), histogram::kThreads, 0, context.stream>>>(
       weights.data, elems, high, bad.view().as<Count>());
+  join_copies(context.stream, high);
   find_high_kernel<<<kRanks, kPlaceThreads, 0, context.stream>>>(high, ranks, places);
   count_low_kernel<<<grid_for(elems), histogram::kThreads, 0, context.stream>>>(weights.data, elems,
                                                                                 places, low);

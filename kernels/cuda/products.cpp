@@ -6,8 +6,8 @@ namespace quern::gpu {
 
 // cuBLAS counts down columns: it sees every operand transposed and forms c^T = b^T a^T.
 
-void multiply_f64(CudaContext& context, const ExtentsF64& extents, ConstMatrixF64 a,
-                  ConstMatrixF64 b, MatrixF64 c) {
+void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a, ConstMatrixF64 b,
+                  MatrixF64 c) {
   if (extents.rows == 0 || extents.columns == 0) return;
   const double one = 1.0;
   const double before = extents.accumulate ? 1.0 : 0.0;
@@ -19,7 +19,21 @@ void multiply_f64(CudaContext& context, const ExtentsF64& extents, ConstMatrixF6
       "matrix product in float64");
 }
 
-void multiply_batch_f64(CudaContext& context, const ExtentsF64& extents, std::int64_t count,
+void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,
+                   MatrixPart<const float> b, MatrixPart<float> c) {
+  if (extents.rows == 0 || extents.columns == 0) return;
+  const float one = 1.0F;
+  const float before = extents.accumulate ? 1.0F : 0.0F;
+  check_cuda(
+      cublasGemmEx(context.cublas, CUBLAS_OP_N, CUBLAS_OP_N, static_cast<int>(extents.columns),
+                   static_cast<int>(extents.rows), static_cast<int>(extents.depth), &one, b.data,
+                   CUDA_R_32F, static_cast<int>(b.stride), a.data, CUDA_R_32F,
+                   static_cast<int>(a.stride), &before, c.data, CUDA_R_32F,
+                   static_cast<int>(c.stride), CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_GEMM_DEFAULT),
+      "matrix product in TF32");
+}
+
+void multiply_batch_f64(CudaContext& context, const Extents& extents, std::int64_t count,
                         const double* a, const double* b, double* c) {
   if (count == 0) return;
   const double one = 1.0;

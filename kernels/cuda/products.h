@@ -4,17 +4,16 @@
 
 namespace quern::gpu {
 
-/// A row-major matrix of doubles inside another; stride: elements from one row to the next.
-struct ConstMatrixF64 {
-  const double* data = nullptr;
+/// A row-major matrix inside another; stride: elements from one row to the next.
+template <typename T>
+struct MatrixPart {
+  T* data = nullptr;
   std::int64_t stride = 0;
 };
-struct MatrixF64 {
-  double* data = nullptr;
-  std::int64_t stride = 0;
-};
+using ConstMatrixF64 = MatrixPart<const double>;
+using MatrixF64 = MatrixPart<double>;
 
-struct ExtentsF64 {
+struct Extents {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   std::int64_t depth = 0;
@@ -22,12 +21,16 @@ struct ExtentsF64 {
 };
 
 /// c [rows, columns] = a [rows, depth] b [depth, columns], or c + a b, in float64. Asynchronous.
-void multiply_f64(CudaContext& context, const ExtentsF64& extents, ConstMatrixF64 a,
-                  ConstMatrixF64 b, MatrixF64 c);
+void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a, ConstMatrixF64 b,
+                  MatrixF64 c);
+
+/// The same of float32 operands that hold TF32 values, on the tensor cores, summed in float32.
+void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,
+                   MatrixPart<const float> b, MatrixPart<float> c);
 
 /// `count` products c_n [rows, columns] = a_n [rows, depth] b_n^T of packed b_n [columns, depth];
 /// all operands follow one another. Asynchronous.
-void multiply_batch_f64(CudaContext& context, const ExtentsF64& extents, std::int64_t count,
+void multiply_batch_f64(CudaContext& context, const Extents& extents, std::int64_t count,
                         const double* a, const double* b, double* c);
 
 }  // namespace quern::gpu

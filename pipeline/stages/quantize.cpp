@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <bit>
 #include <filesystem>
 #include <utility>
@@ -14,47 +15,29 @@
 namespace quern {
 namespace {
 
-/// sum (w - q)^2 / sum w^2 of two [N, K] f32 tensors on the host.
-double plain_relative_error(const HostTensor& weight, const HostTensor& dequantized) {
-  double error = 0.0;
-  double energy = 0.0;
-  const auto w = weight.as<float>();
-  const auto q = dequantized.as<float>();
-  for (std::size_t i = 0; i < w.size(); ++i) {
-    const double difference = static_cast<double>(w[i]) - static_cast<double>(q[i]);
-    error += difference * difference;
-    energy += static_cast<double>(w[i]) * static_cast<double>(w[i]);
-  }
-  return energy > 0.0 ? error / energy : 0.0;
+/// Announces the arrays that a solver's result is stored as. They stay in `from`.
+void land_values(Landing& landing, const QuantizedTensor& from, QuantizedModule& to) {
+  auto& grid = to.values.emplace<UniformGrid>();
+  landing.add(from.scales.view(), grid.scales);
+  landing.add(from.zeros.view(), grid.zeros);
+  landing.add(from.group_of.view(), grid.group_of);
 }
 
-/// A solver's result, as it is stored: its values on the host, and what they dequantize to.
-struct Stored {
-  std::variant<UniformGrid, Codebook> values;
-  std::int64_t outliers = 0;
-};
-
-Stored store_values(Backend& backend, const QuantizedTensor& tensor, TensorView dequantized) {
-  Memory& memory = backend.memory();
-  backend.solver().dequantize(tensor, dequantized);
-  return {UniformGrid{memory.to_host(tensor.scales.view()), memory.to_host(tensor.zeros.view()),
-                      memory.to_host(tensor.group_of.view())},
-          0};
+void land_values(Landing& landing, const CodebookTensor& from, QuantizedModule& to) {
+  auto& codebook = to.values.emplace<Codebook>();
+  landing.add(from.table.view(), codebook.table);
+  landing.add(from.rows.view(), codebook.rows);
+  landing.add(from.cols.view(), codebook.cols);
+  landing.add(from.vals.view(), codebook.vals);
+  to.outliers = from.vals.shape().elems();
 }
 
-Stored store_values(Backend& backend, const CodebookTensor& tensor, TensorView dequantized) {
-  Memory& memory = backend.memory();
-  backend.codebooks().dequantize(tensor, dequantized);
-  return {Codebook{memory.to_host(tensor.table.view()), memory.to_host(tensor.rows.view()),
-                   memory.to_host(tensor.cols.view()), memory.to_host(tensor.vals.view())},
-          tensor.vals.shape().elems()};
+void dequantize(Backend& backend, const QuantizedTensor& tensor, TensorView out) {
+  backend.solver().dequantize(tensor, out);
 }
 
-std::string fingerprint_of(Backend& backend, ConstTensorView values) {
-  Tensor sum = backend.memory().allocate(DType::i64, {1});
-  backend.layers().fingerprint(values, sum.view());
-  const HostTensor host = backend.memory().to_host(sum.view());
-  return fingerprint_text(std::bit_cast<std::uint64_t>(host.as<std::int64_t>()[0]));
+void dequantize(Backend& backend, const CodebookTensor& tensor, TensorView out) {
+  backend.codebooks().dequantize(tensor, out);
 }
 
 }  // namespace
@@ -79,105 +62,141 @@ QuantizeBundles::QuantizeBundles(RunContext& context, const Allocation& allocati
     : context_(context),
       allocation_(allocation),
       quantizer_(make_quantizer(context.config.quantize)),
+      landing_buffers_(context.session.backend->memory()),
       writer_(context),
       installs_(quantizer_->needed().gram && !quantizer_->needed().backward() &&
                 context.config.quantize.propagation == Propagation::quantized) {}
 
-void QuantizeBundles::measure_error(const ModuleTask& task, ConstTensorView dequantized,
-                                    BundleStatistics& statistics, ModuleMetrics& metrics) {
-  Backend& backend = *context_.session.backend;
-  Memory& memory = backend.memory();
-  const auto measured = statistics.modules.find(task.name);
-  const bool has_fisher = measured != statistics.modules.end() && measured->second.fisher;
-  if (!has_fisher && !statistics.gram) {
-    Tensor single = memory.allocate(DType::f32, task.weight.shape);
-    backend.layers().convert(task.weight, single.view());
-    metrics.relative_error =
-        plain_relative_error(memory.to_host(single.view()), memory.to_host(dequantized));
-    return;
+/// [N, K] f32 of ones, for methods without statistics.
+ConstTensorView QuantizeBundles::ones(const Shape& shape) {
+  if (ones_.shape().elems() < shape.elems()) {
+    HostTensor host(DType::f32, {shape.elems()});
+    std::ranges::fill(host.as<float>(), 1.0F);
+    ones_ = context_.session.backend->memory().to_device(host);
   }
-  Tensor result = memory.allocate(DType::f64, {2});
-  if (has_fisher) {
-    backend.codebooks().weighted_error(task.weight, dequantized, measured->second.fisher->view(),
-                                       result.view());
-  } else {
-    backend.solver().quadratic_error(task.weight, dequantized, statistics.gram->view(),
-                                     result.view());
-  }
-  const HostTensor host = memory.to_host(result.view());
-  const auto values = host.as<double>();
-  metrics.relative_error = values[1] > 0.0 ? values[0] / values[1] : 0.0;
-  if (has_fisher) metrics.objective = values[0];
+  return ones_.view().rows(0, shape.elems()).reshaped(shape);
 }
 
-QuantizedModule QuantizeBundles::finish(const LinearModule& module, const ModuleTask& task,
-                                        const SolvedModule& solved, BundleStatistics& statistics) {
+/// result [2] f64: the weighted squared error, and that of the weights themselves.
+void QuantizeBundles::measure_error(const ModuleTask& task, ConstTensorView dequantized,
+                                    BundleStatistics& statistics, TensorView result) {
+  Backend& backend = *context_.session.backend;
+  const auto measured = statistics.modules.find(task.name);
+  if (measured != statistics.modules.end() && measured->second.fisher) {
+    backend.codebooks().weighted_error(task.weight, dequantized, measured->second.fisher->view(),
+                                       result);
+  } else if (statistics.gram) {
+    backend.solver().quadratic_error(task.weight, dequantized, statistics.gram->view(), result);
+  } else {
+    backend.codebooks().weighted_error(task.weight, dequantized, ones(task.weight.shape), result);
+  }
+}
+
+/// Packs, dequantizes and measures a module; asynchronous. Returns the packed words.
+Tensor QuantizeBundles::finish(const ModuleTask& task, const SolvedModule& solved,
+                               BundleStatistics& statistics, const MeasuredViews& out) {
   Backend& backend = *context_.session.backend;
   Memory& memory = backend.memory();
-  const GridSpec& grid = task.grid;
-  const bool codebook = std::holds_alternative<CodebookTensor>(solved.tensor);
-  Tensor words = memory.allocate(DType::i32,
-                                 {(module.in_features * grid.bits + 31) / 32, module.out_features});
+  const std::int64_t rows = task.weight.shape[0];
+  const std::int64_t columns = task.weight.shape[1];
+  Tensor words = memory.allocate(DType::i32, {(columns * task.grid.bits + 31) / 32, rows});
   Tensor dequantized = memory.allocate(DType::f32, task.weight.shape);
+  std::visit(
+      [&](const auto& tensor) {
+        backend.solver().pack(tensor.codes.view(), task.grid.bits, words.view());
+        dequantize(backend, tensor, dequantized.view());
+      },
+      solved.tensor);
+  measure_error(task, dequantized.view(), statistics, out.errors);
+  backend.layers().fingerprint(dequantized.view(), out.fingerprint);
+  if (installs_) {
+    Tensor weight = memory.allocate(backend.activation_dtype(), task.weight.shape);
+    backend.layers().convert(dequantized.view(), weight.view());
+    solved_[task.name] = std::move(weight);
+  }
+  return words;
+}
+
+/// All that is known of a module but its arrays and what the device measured.
+QuantizedModule QuantizeBundles::describe(const LinearModule& module, const ModuleTask& task,
+                                          const SolvedModule& solved) const {
   QuantizedModule result;
   result.name = module.name;
   result.out_features = module.out_features;
   result.in_features = module.in_features;
-  result.bits = grid.bits;
-  result.group_size = codebook ? -1 : grid.group_size;
-  result.symmetric = grid.symmetric;
+  result.bits = task.grid.bits;
+  const bool codebook = std::holds_alternative<CodebookTensor>(solved.tensor);
+  result.group_size = codebook ? -1 : task.grid.group_size;
+  result.symmetric = task.grid.symmetric;
   if (context_.config.quantize.codebook_type == CodebookType::float16) {
     result.table_dtype = DType::f16;
   }
-  std::visit(
-      [&](const auto& tensor) {
-        backend.solver().pack(tensor.codes.view(), grid.bits, words.view());
-        Stored stored = store_values(backend, tensor, dequantized.view());
-        result.values = std::move(stored.values);
-        result.outliers = stored.outliers;
-      },
-      solved.tensor);
-  result.words = memory.to_host(words.view());
-  measure_error(task, dequantized.view(), statistics, result.metrics);
   result.metrics.damping_fraction = solved.damping_fraction;
   result.metrics.dead_columns = solved.dead_columns;
   result.metrics.uninformed_rows = solved.uninformed_rows;
-  result.metrics.dequantized_hash = fingerprint_of(backend, dequantized.view());
-  if (installs_) {
-    Tensor weight = memory.allocate(backend.activation_dtype(), task.weight.shape);
-    backend.layers().convert(dequantized.view(), weight.view());
-    solved_[module.name] = std::move(weight);
-  }
   return result;
 }
 
-std::vector<QuantizedModule> QuantizeBundles::solve_bundle(const BundleTask& task,
-                                                           const LayerWeights& weights) {
-  const QuantizeConfig& config = context_.config.quantize;
+LandedModules QuantizeBundles::solve_bundle(const BundleTask& task, const LayerWeights& weights) {
+  Backend& backend = *context_.session.backend;
+  Memory& memory = backend.memory();
   std::vector<ModuleTask> modules;
   for (const PlannedModule& planned : task.bundle->modules) {
-    modules.push_back(make_task(planned, weights.weight(planned.module.role), config, allocation_));
+    modules.push_back(make_task(planned, weights.weight(planned.module.role),
+                                context_.config.quantize, allocation_));
   }
   BundleStatistics none;
   BundleStatistics& statistics = task.statistics == nullptr ? none : *task.statistics;
-  const auto solved = quantizer_->solve(*context_.session.backend, modules, statistics);
-  std::vector<QuantizedModule> results;
+  const auto solved = quantizer_->solve(backend, modules, statistics);
+  const auto count = static_cast<std::int64_t>(solved.size());
+  Tensor errors = memory.allocate(DType::f64, {count, 2});
+  Tensor fingerprints = memory.allocate(DType::i64, {count});
+  std::vector<Tensor> words;
+  LandedModules result{std::vector<QuantizedModule>(solved.size()), Landing(landing_buffers_)};
   for (std::size_t i = 0; i < solved.size(); ++i) {
-    results.push_back(finish(task.bundle->modules[i].module, modules[i], solved[i], statistics));
-    const QuantizedModule& result = results.back();
-    context_.session.log->debug("{}: relative error {:.3e}", result.name,
-                                result.metrics.relative_error);
-    if (result.metrics.damping_fraction > config.damping) {
-      context_.session.log->warn("{}: H is not positive definite; damping grew from {} to {}",
-                                 result.name, config.damping, result.metrics.damping_fraction);
+    const auto row = static_cast<std::int64_t>(i);
+    words.push_back(
+        finish(modules[i], solved[i], statistics,
+               {errors.view().rows(row, 1).reshaped({2}), fingerprints.view().rows(row, 1)}));
+    QuantizedModule& module = result.modules[i];
+    module = describe(task.bundle->modules[i].module, modules[i], solved[i]);
+    result.landing.add(words.back().view(), module.words);
+    std::visit([&](const auto& tensor) { land_values(result.landing, tensor, module); },
+               solved[i].tensor);
+  }
+  result.landing.start(memory);
+  read_measured(memory.to_host(errors.view()), memory.to_host(fingerprints.view()), statistics,
+                result.modules);
+  return result;
+}
+
+/// errors [modules, 2] f64, fingerprints [modules] i64.
+void QuantizeBundles::read_measured(const HostTensor& errors, const HostTensor& fingerprints,
+                                    const BundleStatistics& statistics,
+                                    std::span<QuantizedModule> modules) {
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const std::string& name = modules[i].name;
+    ModuleMetrics& metrics = modules[i].metrics;
+    const double error = errors.as<double>()[2 * i];
+    const double energy = errors.as<double>()[2 * i + 1];
+    metrics.relative_error = energy > 0.0 ? error / energy : 0.0;
+    const auto measured = statistics.modules.find(name);
+    const bool has_fisher = measured != statistics.modules.end() && measured->second.fisher;
+    if (has_fisher) metrics.objective = error;
+    metrics.dequantized_hash =
+        fingerprint_text(std::bit_cast<std::uint64_t>(fingerprints.as<std::int64_t>()[i]));
+    context_.session.log->debug("{}: relative error {:.3e}", name, metrics.relative_error);
+    const double asked = context_.config.quantize.damping;
+    if (metrics.damping_fraction > asked) {
+      context_.session.log->warn("{}: H is not positive definite; damping grew from {} to {}", name,
+                                 asked, metrics.damping_fraction);
     }
   }
-  return results;
 }
 
 void QuantizeBundles::solve(std::span<const BundleTask> tasks, const LayerWeights& weights) {
   solved_.clear();
-  std::vector<std::pair<const BundleUnit*, std::vector<QuantizedModule>>> results;
+  std::vector<std::pair<const BundleUnit*, LandedModules>> results;
   run_agreed(context_.session, [&] {
     const auto lap = context_.watch.lap("solve");
     for (const BundleTask& task : tasks) {

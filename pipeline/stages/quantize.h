@@ -49,20 +49,33 @@ class QuantizeBundles {
   void install(const BundleUnit& bundle, int owner, LayerWeights& weights);
 
  private:
-  std::vector<QuantizedModule> solve_bundle(const BundleTask& task, const LayerWeights& weights);
-  QuantizedModule finish(const LinearModule& module, const ModuleTask& task,
-                         const SolvedModule& solved, BundleStatistics& statistics);
-  std::vector<Tensor> dequantized(const BundleUnit& bundle);
+  /// Where the device puts what it measures of a module.
+  struct MeasuredViews {
+    TensorView errors;       ///< [2] f64
+    TensorView fingerprint;  ///< [1] i64
+  };
+
+  LandedModules solve_bundle(const BundleTask& task, const LayerWeights& weights);
+  Tensor finish(const ModuleTask& task, const SolvedModule& solved, BundleStatistics& statistics,
+                const MeasuredViews& out);
+  QuantizedModule describe(const LinearModule& module, const ModuleTask& task,
+                           const SolvedModule& solved) const;
   void measure_error(const ModuleTask& task, ConstTensorView dequantized,
-                     BundleStatistics& statistics, ModuleMetrics& metrics);
+                     BundleStatistics& statistics, TensorView result);
+  void read_measured(const HostTensor& errors, const HostTensor& fingerprints,
+                     const BundleStatistics& statistics, std::span<QuantizedModule> modules);
+  ConstTensorView ones(const Shape& shape);
+  std::vector<Tensor> dequantized(const BundleUnit& bundle);
 
   RunContext& context_;
   const Allocation& allocation_;
   std::unique_ptr<Quantizer> quantizer_;
+  LandingBuffers landing_buffers_;
   BundleWriter writer_;
   bool installs_;                         ///< later layers see what was solved
   std::string unsettled_;                 ///< folder of the bundles handed over last
   std::map<std::string, Tensor> solved_;  ///< by module, to be installed
+  Tensor ones_;
 };
 
 }  // namespace quern

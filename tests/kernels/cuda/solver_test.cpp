@@ -215,6 +215,21 @@ TEST_P(CudaSolverTest, PacksUnpacksAndDequantizesToTheSameBytes) {
   }
 }
 
+/// sum |x| |H| |x|^T over the rows of x.
+double sum_of_terms(const std::vector<float>& x, const Matrix& h) {
+  double sum = 0.0;
+  const auto columns = static_cast<std::size_t>(h.columns);
+  for (std::size_t begin = 0; begin < x.size(); begin += columns) {
+    for (std::size_t i = 0; i < columns; ++i) {
+      for (std::size_t j = 0; j < columns; ++j) {
+        sum += static_cast<double>(std::fabs(x[begin + i] * x[begin + j])) *
+               std::fabs(h.values[i * columns + j]);
+      }
+    }
+  }
+  return sum;
+}
+
 TEST_P(CudaSolverTest, MeasuresTheQuadraticError) {
   for (const std::int64_t columns : {1, 33, 129, 1100}) {
     const Tensor weight = cpu_weight(DType::bf16, 65, columns, 9);
@@ -234,9 +249,18 @@ TEST_P(CudaSolverTest, MeasuresTheQuadraticError) {
     cuda().solver().quadratic_error(cuda_weight.view(), cuda_rounded.view(), h.cuda.view(),
                                     actual.view());
     const std::vector<double> got = elements<double>(to_cpu(actual));
+    Tensor single = cpu().memory().allocate(DType::f32, weight.shape());
+    cpu().layers().convert(weight.view(), single.view());
+    const std::vector<float> weights = elements<float>(single);
+    std::vector<float> differences = elements<float>(rounded);
+    for (std::size_t i = 0; i < weights.size(); ++i) differences[i] -= weights[i];
+    const double magnitudes[] = {sum_of_terms(differences, h.cpu.h),
+                                 sum_of_terms(weights, h.cpu.h)};
     for (std::size_t i = 0; i < 2; ++i) {
-      const double right = elements<double>(expected)[i];
-      EXPECT_NEAR(got[i], right, 1e-11 * std::fabs(right));
+      EXPECT_NEAR(got[i], elements<double>(expected)[i], 0x1p-9 * magnitudes[i]);
+      // Errors of single products cancel over the rows.
+      EXPECT_NEAR(got[i], elements<double>(expected)[i],
+                  0x1p-9 * elements<double>(expected)[i] + 0x1p-13 * magnitudes[i]);
     }
   }
 }
