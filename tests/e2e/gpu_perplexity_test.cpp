@@ -26,15 +26,15 @@ class GpuPerplexity : public testing::TestWithParam<Parameters> {
 
   static Command settings(const Command& device) {
     const auto& [method, bits] = GetParam();
-    const Command common = {
-        "calibration.samples=32",
-        "calibration.sequence_length=256",
-        "calibration.max_characters=400000",
-        "evaluate.source=" + (source_dir() / "tests/data/evaluation.txt").string(),
-        "evaluate.sequence_length=256",
-        "evaluate.samples=32",
-        "quantize.bits=" + std::to_string(bits),
-        "run.threads=0"};
+    const Command common = {"calibration.samples=32",
+                            "calibration.sequence_length=256",
+                            "calibration.max_characters=400000",
+                            "evaluate.source=" + (shared_dir() / "data/eval.txt").string(),
+                            "evaluate.max_characters=400000",
+                            "evaluate.sequence_length=256",
+                            "evaluate.samples=32",
+                            "quantize.bits=" + std::to_string(bits),
+                            "run.threads=0"};
     const Command chosen = method == "gptq" ? Command{} : squeezellm("squeezellm_safetensors");
     return chosen + common + device;
   }
