@@ -170,6 +170,16 @@ std::vector<int> descendants(int process) {
   return found;
 }
 
+std::vector<int> processes_with(const std::string& text) {
+  std::vector<int> found = all_processes();
+  std::erase_if(found, [&](int process) {
+    std::ifstream file("/proc/" + std::to_string(process) + "/cmdline");
+    const std::string line{std::istreambuf_iterator<char>(file), {}};
+    return line.find(text) == std::string::npos;
+  });
+  return found;
+}
+
 bool is_stopped(int process) {
   return stat_of(process).state == 'T';
 }

@@ -55,6 +55,8 @@ ProcessResult run_process(const Command& command,
 
 /// Processes below `process`, without itself.
 std::vector<int> descendants(int process);
+/// Living processes with this text in their command lines.
+std::vector<int> processes_with(const std::string& text);
 /// True if a signal such as SIGSTOP holds the process.
 bool is_stopped(int process);
 /// True if the signal has been sent to a process that has not yet taken it.

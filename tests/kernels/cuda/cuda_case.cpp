@@ -17,20 +17,7 @@ float rounded(DType dtype, float value, std::uint16_t& bits) {
   return value;
 }
 
-float float_at(const HostTensor& host, std::size_t i) {
-  if (host.dtype == DType::f64) return static_cast<float>(host.as<double>()[i]);
-  if (host.dtype == DType::f16) return f16_to_float(host.as<std::uint16_t>()[i]);
-  if (host.dtype == DType::bf16) return bf16_to_float(host.as<std::uint16_t>()[i]);
-  return host.as<float>()[i];
-}
-
 }  // namespace
-
-double rounding_of(DType dtype) {
-  if (dtype == DType::bf16) return 0x1p-8;
-  if (dtype == DType::f16) return 0x1p-11;
-  return kFloatRounding;
-}
 
 std::vector<DType> activation_types() {
   return {DType::bf16, DType::f16, DType::f32};
@@ -93,10 +80,7 @@ std::vector<float> CudaCase::cpu_floats(const Tensor& tensor) {
 }
 
 std::vector<float> CudaCase::cuda_floats(const Tensor& tensor) {
-  const HostTensor host = cuda().memory().to_host(tensor.view());
-  std::vector<float> floats(static_cast<std::size_t>(host.shape.elems()));
-  for (std::size_t i = 0; i < floats.size(); ++i) floats[i] = float_at(host, i);
-  return floats;
+  return floats_of(cuda().memory().to_host(tensor.view()));
 }
 
 void CudaCase::expect_close(const Twin& twin, const Tolerance& tolerance) {

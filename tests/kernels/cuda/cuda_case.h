@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda_backend.h"
+#include "tests/support/floats.h"
 
 namespace quern::test {
 
@@ -23,10 +24,6 @@ struct Tolerance {
   double relative = 0.0;
   double absolute = 0.0;
 };
-
-/// Half a unit in the last place of 1.
-double rounding_of(DType dtype);
-inline constexpr double kFloatRounding = 0x1p-24;
 
 /// The activation types, for INSTANTIATE_TEST_SUITE_P, and their names.
 std::vector<DType> activation_types();
