@@ -160,6 +160,7 @@ void FisherFlow::pass(const LayerUnit& unit, const LayerWeights& weights, Fisher
 void FisherFlow::backward(const LayerUnit& unit, const Consume& consume) {
   Session& session = context_.session;
   const Trace::Span span(session.trace.get(), "layer {}: backward", unit.layer);
+  const auto layer_lap = context_.watch.layer_lap(unit.layer);
   const LayerWeights weights = load(unit.layer, unit.layer - 1);
   session.enter(progress_.unit());
   const std::vector<const BundleUnit*> bundles = wanted_of(unit);

@@ -134,6 +134,7 @@ void QuantizeFlow::replay_layer(std::int64_t layer) {
 
 void QuantizeFlow::process_layer(const LayerUnit& unit) {
   const Trace::Span span(context_.session.trace.get(), "layer {}", unit.layer);
+  const auto layer_lap = context_.watch.layer_lap(unit.layer);
   const std::int64_t every = context_.config.run.save_activations;
   if (every > 0 && unit.layer > 0 && unit.layer % every == 0) {
     quantize_.settle();  // a resume starts here

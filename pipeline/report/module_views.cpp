@@ -7,6 +7,7 @@
 #include <charconv>
 #include <functional>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "pipeline/report/page.h"
@@ -188,6 +189,29 @@ std::string stage_table(const json& stages) {
                fmt::format("{:.2f}", stage.at("seconds").get<double>()),
                fmt::format("{:.1f} %", 100.0 * share),
                share_bar(largest > 0.0 ? share / largest : 0.0)});
+  }
+  return table.html();
+}
+
+std::string layer_table(const json& layers) {
+  if (layers.empty()) return {};
+  std::set<std::string> stages;
+  for (const json& layer : layers) {
+    for (const auto& [stage, seconds] : layer.at("stages").items()) stages.insert(stage);
+  }
+  std::vector<Table::Column> heads = {{"Layer"}};
+  for (const std::string& stage : stages) heads.push_back({escaped(stage)});
+  heads.insert(heads.end(), {{"idle"}, {"all"}});
+  const auto milliseconds = [](double seconds) { return fmt::format("{:.0f}", 1e3 * seconds); };
+  Table table(heads);
+  for (const json& layer : layers) {
+    std::vector<std::string> cells = {fmt::format("{}", layer.at("layer").get<std::int64_t>())};
+    for (const std::string& stage : stages) {
+      cells.push_back(milliseconds(layer.at("stages").value(stage, 0.0)));
+    }
+    cells.push_back(milliseconds(layer.at("idle").get<double>()));
+    cells.push_back(milliseconds(layer.at("seconds").get<double>()));
+    table.add(cells);
   }
   return table.html();
 }

@@ -27,4 +27,7 @@ std::string module_table(const nlohmann::json& modules);
 /// Seconds and share of each of the "stages" of a report, with bars.
 std::string stage_table(const nlohmann::json& stages);
 
+/// Milliseconds of each stage by layer, from the "layers" of a report; empty where there are none.
+std::string layer_table(const nlohmann::json& layers);
+
 }  // namespace quern

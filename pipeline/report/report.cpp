@@ -43,6 +43,18 @@ nlohmann::json merge_times(const std::vector<nlohmann::json>& ranks, double tota
   return rows;
 }
 
+/// Layer by layer what this rank spent its time on.
+nlohmann::json layer_times(const std::vector<Stopwatch::Layer>& layers) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const Stopwatch::Layer& layer : layers) {
+    rows.push_back({{"layer", layer.layer},
+                    {"seconds", layer.seconds},
+                    {"stages", layer.parts},
+                    {"idle", layer.idle()}});
+  }
+  return rows;
+}
+
 double total_objective(const nlohmann::json& modules) {
   double total = 0.0;
   for (const auto& module : modules) total += module.at("objective").get<double>();
@@ -72,6 +84,7 @@ nlohmann::json make_report(RunContext& context, const RunOutcome& outcome) {
             {"layers", context.model.graph.geometry.layers}}},
           {"seconds", outcome.seconds},
           {"stages", merge_times(ranks, outcome.seconds)},
+          {"layers", layer_times(context.watch.layers())},
           {"memory",
            {{"peak_rank_bytes", peak}, {"predicted_rank_bytes", predicted.peak_rank_bytes()}}},
           {"perplexity", {{"before", to_json(outcome.before)}, {"after", to_json(outcome.after)}}},

@@ -64,6 +64,9 @@ std::string report_html(const json& report) {
   }
   body += error_section(report.at("modules"));
   body += "<h2>Time per stage</h2>\n" + stage_table(report.at("stages"));
+  if (const std::string layers = layer_table(report.at("layers")); !layers.empty()) {
+    body += "<h2>Time per layer</h2>\n<p class=soft>Milliseconds on rank 0.</p>\n" + layers;
+  }
   body += "<h2>Modules</h2>\n" + module_table(report.at("modules"));
   body +=
       fmt::format("<h2>Configuration</h2>\n<pre>{}</pre>\n", escaped(report.at("config").dump(2)));

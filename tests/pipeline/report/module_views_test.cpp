@@ -64,6 +64,18 @@ TEST(ModuleViews, StagesHaveBarsAgainstTheLongest) {
   EXPECT_THAT(html, HasSubstr("width:100.0%"));
 }
 
+TEST(ModuleViews, LayersShowWhatEachStageTook) {
+  EXPECT_EQ(layer_table(nlohmann::json::array()), "");
+  const std::string html =
+      layer_table({{{"layer", 0}, {"seconds", 0.5}, {"stages", {{"forward", 0.4}}}, {"idle", 0.1}},
+                   {{"layer", 1}, {"seconds", 0.75}, {"stages", {{"a&b", 0.7}}}, {"idle", 0.05}}});
+  EXPECT_THAT(html, HasSubstr("a&amp;b"));
+  EXPECT_THAT(html, HasSubstr("<td class=n>0</td><td class=n>0</td><td class=n>400</td>"
+                              "<td class=n>100</td><td class=n>500</td>"));
+  EXPECT_THAT(html, HasSubstr("<td class=n>1</td><td class=n>700</td><td class=n>0</td>"
+                              "<td class=n>50</td><td class=n>750</td>"));
+}
+
 TEST(HeatMap, ColoursAreLogarithmic) {
   const ColourRange range{.low = 1e-4, .high = 1.0};
   EXPECT_EQ(colour_of(1e-4, range), "#440154");

@@ -20,28 +20,30 @@ inline nlohmann::json module_row(const std::string& name) {
 inline nlohmann::json sample_report() {
   const nlohmann::json perplexity = {
       {"perplexity", 35.5}, {"mean_nll", 3.57}, {"tokens", 1000}, {"windows", 4}};
-  return {{"tool", "quern 0.1.0"},
-          {"numerics", "cpu <\"b&w\">"},
-          {"ranks", 2},
-          {"config", {{"model", {{"path", "</pre><script>"}}}}},
-          {"model", {{"path", "models/a&b"}, {"type", "llama"}, {"layers", 4}}},
-          {"seconds", 12.5},
-          {"stages", {{{"stage", "solve"}, {"seconds", 5.0}, {"share", 0.4}}}},
-          {"memory", {{"peak_rank_bytes", 123456789}, {"predicted_rank_bytes", 100000000}}},
-          {"perplexity", {{"before", perplexity}, {"after", nullptr}}},
-          {"output",
-           {{"path", "out/x"},
-            {"bytes", 4000000},
-            {"predicted_bytes", 4000001},
-            {"bits_per_quantized_weight", 4.156}}},
-          {"verify",
-           {{"passed", true},
-            {"files", 7},
-            {"quantized_modules", 2},
-            {"other_tensors", 3},
-            {"problems", nlohmann::json::array()}}},
-          {"warnings", {"3 bits <are> unusual"}},
-          {"modules", {module_row("model.layers.0.mlp.up_proj"), module_row("m<1>&\"q\"")}}};
+  return {
+      {"tool", "quern 0.1.0"},
+      {"numerics", "cpu <\"b&w\">"},
+      {"ranks", 2},
+      {"config", {{"model", {{"path", "</pre><script>"}}}}},
+      {"model", {{"path", "models/a&b"}, {"type", "llama"}, {"layers", 4}}},
+      {"seconds", 12.5},
+      {"stages", {{{"stage", "solve"}, {"seconds", 5.0}, {"share", 0.4}}}},
+      {"layers", {{{"layer", 0}, {"seconds", 3.0}, {"stages", {{"solve", 2.5}}}, {"idle", 0.5}}}},
+      {"memory", {{"peak_rank_bytes", 123456789}, {"predicted_rank_bytes", 100000000}}},
+      {"perplexity", {{"before", perplexity}, {"after", nullptr}}},
+      {"output",
+       {{"path", "out/x"},
+        {"bytes", 4000000},
+        {"predicted_bytes", 4000001},
+        {"bits_per_quantized_weight", 4.156}}},
+      {"verify",
+       {{"passed", true},
+        {"files", 7},
+        {"quantized_modules", 2},
+        {"other_tensors", 3},
+        {"problems", nlohmann::json::array()}}},
+      {"warnings", {"3 bits <are> unusual"}},
+      {"modules", {module_row("model.layers.0.mlp.up_proj"), module_row("m<1>&\"q\"")}}};
 }
 
 /// A sweep.json of `points` points that crowd around few sizes and perplexities.
