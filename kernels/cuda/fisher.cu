@@ -64,20 +64,29 @@ dim3 grid_of(const GradientPart& part, std::int64_t columns) {
           static_cast<unsigned>(std::min(part.rows, kMostBlocksDown))};
 }
 
+/// Of values that are not negative, as bits: ordered like the values, and those of NaN are above.
+struct LargestBits {
+  __device__ unsigned long long operator()(unsigned long long a, unsigned long long b) const {
+    return a > b ? a : b;
+  }
+};
+
 /// Thread x: one column; block y: rows y, y + gridDim.y, ... Squares of all sequences are summed.
 __global__ void largest_kernel(const float* gradients, GradientPart part, std::int64_t columns,
                                double* largest) {
   const std::int64_t column = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (column >= columns) return;
   for (std::int64_t row = blockIdx.y; row < part.rows; row += gridDim.y) {
     double sum = 0.0;
-    for (std::int64_t s = 0; s < part.sequences; ++s) {
+    for (std::int64_t s = 0; column < columns && s < part.sequences; ++s) {
       const double gradient = gradients[(s * part.rows + row) * columns + column];
       sum += gradient * gradient;
     }
-    // Bits of non-negative doubles are ordered like their values, and those of NaN are above.
-    atomicMax(reinterpret_cast<unsigned long long*>(largest + part.row + row),
-              static_cast<unsigned long long>(__double_as_longlong(sum)));
+    // One atomic for a block: those on one row's maximum wait for each other.
+    const auto bits =
+        reduce_block(static_cast<unsigned long long>(__double_as_longlong(sum)), LargestBits{});
+    if (threadIdx.x == 0) {
+      atomicMax(reinterpret_cast<unsigned long long*>(largest + part.row + row), bits);
+    }
   }
 }
 
