@@ -87,7 +87,7 @@ struct Fisher {
         columns(inputs),
         sums(ops.memory.allocate(DType::i64, {outputs, inputs})),
         exponents(ops.memory.allocate(DType::i32, {outputs})),
-        overflow(ops.memory.allocate(DType::i64, {1})) {
+        overflow(ops.memory.allocate(DType::i64, {1 + outputs})) {
     clear();
     ops.memory.clear(exponents.view());
   }
@@ -114,6 +114,14 @@ struct Fisher {
     return static_cast<long double>(sum(n, k)) * unit(n);
   }
   std::int64_t refused() { return *overflow.view().as<std::int64_t>(); }
+  std::int64_t burst(std::int64_t n) { return overflow.view().as<std::int64_t>()[1 + n]; }
+  /// Whether the sums may be wrong.
+  bool overflowed() {
+    for (std::int64_t n = 0; n < exponents.shape()[0]; ++n) {
+      if (burst(n) >= StatisticsOps::fisher_burst_limit) return true;
+    }
+    return refused() > 0;
+  }
 
   CpuOps& cpu;
   std::int64_t columns;
@@ -239,15 +247,40 @@ TEST(FisherOverflowTest, CountsWhatReachesTheLimit) {
   fisher.add(batch, 4);
   EXPECT_EQ(fisher.sum(0, 0), std::int64_t{1} << 59);
   EXPECT_EQ(fisher.sum(0, 1), std::int64_t{1} << 57);
-  EXPECT_EQ(fisher.sum(1, 0), 0);  // 2^60 = 2^62 / 4 sequences
+  EXPECT_EQ(fisher.sum(1, 0), std::int64_t{1} << 60);  // 2^62 / 4 sequences: a burst
   EXPECT_EQ(fisher.sum(1, 1), std::int64_t{1} << 58);
+  EXPECT_EQ(fisher.burst(0), 0);
+  EXPECT_EQ(fisher.burst(1), (1 << 28) + 1);
   for (const std::int64_t k : {0, 1}) {
     EXPECT_EQ(fisher.sum(2, k), 0);
     EXPECT_EQ(fisher.sum(3, k), 0);
   }
-  EXPECT_EQ(fisher.refused(), 5);
+  EXPECT_EQ(fisher.refused(), 4);
   fisher.add(batch, 4);
-  EXPECT_EQ(fisher.refused(), 10);
+  EXPECT_EQ(fisher.refused(), 8);
+}
+
+TEST(FisherOverflowTest, BurstsOfARowFillWhatIsLeftForThem) {
+  CpuOps cpu;
+  const Batch batch(cpu, {1, 1, 2, 600}, std::vector<double>(600, 1.0), {1.0, -0.5});
+  Fisher fisher(cpu, 2, 600);
+  fisher.exponent(0) = 60;
+  fisher.exponent(1) = 40;
+  for (int sequence = 0; sequence < 3; ++sequence) fisher.add(batch, 4);
+  EXPECT_FALSE(fisher.overflowed());
+  EXPECT_EQ(fisher.burst(0), 3 * ((1 << 28) + 1)) << "once for all columns of a sequence";
+  EXPECT_EQ(fisher.burst(1), 0);
+  for (const std::int64_t k : {0, 599}) {
+    EXPECT_EQ(fisher.sum(0, k), std::int64_t{3} << 60);
+    EXPECT_EQ(fisher.sum(1, k), std::int64_t{3} << 38);
+  }
+  fisher.add(batch, 4);
+  EXPECT_TRUE(fisher.overflowed());
+  EXPECT_EQ(fisher.refused(), 0);
+  fisher.clear();
+  fisher.exponent(0) = 62;
+  fisher.add(batch, 4);
+  EXPECT_EQ(fisher.refused(), 600);
 }
 
 // A later micro-batch is larger than the exponents allow: chosen from it, they serve both.
