@@ -43,7 +43,7 @@ bool share_tokens(const ConstTensorView& x, const ConstTensorView& dy) {
 bool is_fisher(const FisherView& fisher, std::int64_t rows, std::int64_t columns) {
   return is_tensor(fisher.sums, DType::i64, {rows, columns}) &&
          is_tensor(fisher.exponents, DType::i32, {rows}) &&
-         is_tensor(fisher.overflow, DType::i64, {1});
+         is_tensor(fisher.overflow, DType::i64, {1 + rows});
 }
 
 }  // namespace
@@ -87,7 +87,7 @@ void StatisticsOps::accumulate_fisher(ConstTensorView x, ConstTensorView dy, con
                                       const FisherView& fisher) {
   expect_operands(share_tokens(x, dy) && is_fisher(fisher, dy.shape[1], x.shape[1]),
                   "accumulate_fisher",
-                  "x [T, K], dy [T, N], sums [N, K] i64, exponents [N] i32, overflow [1] i64",
+                  "x [T, K], dy [T, N], sums [N, K] i64, exponents [N] i32, overflow [1 + N] i64",
                   {{"x", x},
                    {"dy", dy},
                    {"sums", fisher.sums},
@@ -101,7 +101,7 @@ void StatisticsOps::fisher_values(const FisherView& fisher, TensorView out) {
   const bool fits = out.shape.rank() == 2 && out.dtype == DType::f32 &&
                     is_fisher(fisher, out.shape[0], out.shape[1]);
   expect_operands(fits, "fisher_values",
-                  "sums [N, K] i64, exponents [N] i32, overflow [1] i64, out [N, K] f32",
+                  "sums [N, K] i64, exponents [N] i32, overflow [1 + N] i64, out [N, K] f32",
                   {{"sums", fisher.sums},
                    {"exponents", fisher.exponents},
                    {"overflow", fisher.overflow},

@@ -21,7 +21,7 @@ struct GramView {
 struct FisherView {
   TensorView sums;       ///< [N, K] i64
   TensorView exponents;  ///< [N] i32
-  TensorView overflow;   ///< [1] i64; > 0 after a contribution was too large for the exponents
+  TensorView overflow;   ///< [1 + N] i64; what was too large, then the bursts of each row
 };
 
 /// How a micro-batch is cut into sequences, and how many there are in all micro-batches together.
@@ -60,11 +60,16 @@ class StatisticsOps {
                                int headroom_bits, TensorView exponents);
 
   /// fisher.sums += fixed point of (dy_s^T x_s)^2 for every sequence s of the micro-batch; the
-  /// gradients [N, K] are formed in float32 and never all held. An entry of one sequence that
-  /// reaches 2^62 / total_sequences, or is NaN, is counted in fisher.overflow instead.
+  /// gradients [N, K] are formed in float32 and never all held. Entries of one sequence that reach
+  /// 2^62 / total_sequences are a burst of their row: its largest, in fisher_burst_unit, is added
+  /// to overflow[1 + n]. An entry that reaches 2^62, or is NaN, is counted in overflow[0] instead.
+  /// The sums over all sequences are right if overflow[0] is 0 and no row has fisher_burst_limit.
   /// Kim et al., "SqueezeLLM", eq. 3, with one gradient per sequence.
   void accumulate_fisher(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
                          const FisherView& fisher);
+
+  static constexpr std::int64_t fisher_burst_unit = std::int64_t{1} << 32;
+  static constexpr std::int64_t fisher_burst_limit = std::int64_t{1} << 30;
 
   /// out [N, K] f32 = sums * 2^-exponents, rounded to nearest.
   void fisher_values(const FisherView& fisher, TensorView out);

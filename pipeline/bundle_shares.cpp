@@ -5,13 +5,19 @@
 
 namespace quern {
 
+std::vector<const BundleUnit*> own_bundles(const RunContext& context) {
+  const auto bundles = context.plan.stored_bundles();
+  std::vector<const BundleUnit*> mine;
+  for (std::size_t i = 0; i < bundles.size(); ++i) {
+    const auto turn = static_cast<int>(i) % context.session.ranks();
+    if (turn == context.session.rank()) mine.push_back(bundles[i]);
+  }
+  return mine;
+}
+
 void share_bundles(RunContext& context, const std::function<void(const BundleUnit&)>& work) {
   run_agreed(context.session, [&] {
-    const auto bundles = context.plan.stored_bundles();
-    for (std::size_t i = 0; i < bundles.size(); ++i) {
-      const auto turn = static_cast<int>(i) % context.session.ranks();
-      if (turn == context.session.rank()) work(*bundles[i]);
-    }
+    for (const BundleUnit* bundle : own_bundles(context)) work(*bundle);
   });
 }
 

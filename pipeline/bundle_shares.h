@@ -2,10 +2,14 @@
 
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "pipeline/run_context.h"
 
 namespace quern {
+
+/// This rank's share of the plan's stored bundles, in the plan's order.
+std::vector<const BundleUnit*> own_bundles(const RunContext& context);
 
 /// Collective. Calls work(bundle) for this rank's share of the plan's stored bundles; what it
 /// throws is every rank's error.

@@ -19,6 +19,7 @@ class RunWeights final : public WeightSource {
   RunWeights(const WeightSource& original, const Plan& plan, const StateStore& store);
 
   HostTensor read(const std::string& name) const override;
+  std::optional<StoredTensor> stored(const std::string& name) const override;
   std::uint64_t bytes(const std::string& name) const override { return original_.bytes(name); }
 
   /// The committed module; empty if it is not part of the plan or not committed.
@@ -26,6 +27,9 @@ class RunWeights final : public WeightSource {
   std::optional<QuantizedModule> module(const std::string& module_name) const;
 
  private:
+  /// The stored bundle that holds a weight; nullptr: the weight is the original one.
+  const std::string* bundle_of(const std::string& module_name) const;
+
   const WeightSource& original_;
   const StateStore& store_;
   std::map<std::string, std::string> bundle_of_;  ///< module name -> bundle name

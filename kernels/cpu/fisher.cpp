@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/elementwise.h"
@@ -10,11 +11,13 @@
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/statistics_ops.h"
 #include "kernels/cpu/tiles.h"
+#include "kernels/cpu/vector_math.h"
 
 namespace quern {
 namespace {
 
 constexpr std::int64_t kTile = 256;
+constexpr double kMostOfSequence = 0x1p62;
 constexpr auto kFloatBytes = static_cast<std::int64_t>(sizeof(float));
 constexpr auto kDoubleBytes = static_cast<std::int64_t>(sizeof(double));
 
@@ -51,19 +54,76 @@ void largest_of_tile(const GradientSource& source, const Tile& tile, double* squ
   }
 }
 
+/// Entries of a row that add_fixed_point_squares() left out.
+struct Burst {
+  std::int64_t largest = 0;
+  std::int64_t refused = 0;
+};
+
+Burst add_burst(const float* gradients, const FixedPointSquares& format, std::int64_t n,
+                std::int64_t* sums) {
+  Burst burst;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto gradient = static_cast<double>(gradients[i]);
+    const double scaled = gradient * gradient * format.scale;
+    if (scaled < format.limit) continue;
+    const bool fits = scaled < kMostOfSequence;
+    const std::int64_t value = fits ? std::llrint(scaled) : 0;
+    burst.refused += fits ? 0 : 1;
+    sums[i] = wrapping_sum(sums[i], value);
+    burst.largest = std::max(burst.largest, value);
+  }
+  return burst;
+}
+
+/// The largest bursts of rows, [sequences, N]; tiles of a row meet here.
+class RowBursts {
+ public:
+  RowBursts(std::int64_t sequences, std::int64_t rows)
+      : rows_(rows), largest_(static_cast<std::size_t>(sequences * rows)) {}
+
+  void meet(std::int64_t sequence, std::int64_t row, std::int64_t value) {
+    std::int64_t& largest = largest_[static_cast<std::size_t>(sequence * rows_ + row)];
+#pragma omp critical(quern_row_bursts)
+    largest = std::max(largest, value);
+  }
+  /// sums [N]
+  void add_to(std::int64_t* sums) const {
+    for (std::size_t i = 0; i < largest_.size(); ++i) {
+      if (largest_[i] == 0) continue;
+      sums[static_cast<std::int64_t>(i) % rows_] +=
+          largest_[i] / StatisticsOps::fisher_burst_unit + 1;
+    }
+  }
+
+ private:
+  std::int64_t rows_;
+  std::vector<std::int64_t> largest_;
+};
+
+/// Where squares are added.
+struct SquareSums {
+  FisherView fisher;
+  RowBursts& bursts;
+  double limit;  ///< below it, entries of all sequences together never overflow
+};
+
 /// Adds every sequence's squares of one tile; returns how many entries were refused.
-std::int64_t accumulate_tile(const GradientSource& source, const FisherView& fisher, double limit,
-                             const Tile& tile, float* gradient) {
+std::int64_t accumulate_tile(const GradientSource& source, const SquareSums& out, const Tile& tile,
+                             float* gradient) {
   const std::int64_t columns = source.x.shape[1];
-  const auto* exponents = fisher.exponents.as<std::int32_t>() + tile.row;
-  auto* sums = fisher.sums.as<std::int64_t>() + tile.row * columns + tile.column;
+  const auto* exponents = out.fisher.exponents.as<std::int32_t>() + tile.row;
+  auto* sums = out.fisher.sums.as<std::int64_t>() + tile.row * columns + tile.column;
   std::int64_t refused = 0;
   for (std::int64_t sequence = 0; sequence < source.sequences(); ++sequence) {
     source.form(sequence, tile, gradient);
     for (std::int64_t i = 0; i < tile.rows; ++i) {
-      refused += add_fixed_point_squares(gradient + i * tile.columns,
-                                         {std::ldexp(1.0, exponents[i]), limit}, tile.columns,
-                                         sums + i * columns);
+      const float* row = gradient + i * tile.columns;
+      const FixedPointSquares format{std::ldexp(1.0, exponents[i]), out.limit};
+      if (add_fixed_point_squares(row, format, tile.columns, sums + i * columns) == 0) continue;
+      const Burst burst = add_burst(row, format, tile.columns, sums + i * columns);
+      out.bursts.meet(sequence, tile.row + i, burst.largest);
+      refused += burst.refused;
     }
   }
   return refused;
@@ -110,13 +170,17 @@ void CpuStatisticsOps::do_accumulate_fisher(ConstTensorView x, ConstTensorView d
   const Tiling tiling = source.tiling();
   const double limit = 0x1p62 / static_cast<double>(cut.total_sequences);
   tiles_.reserve(kTile * kTile * kFloatBytes);
+  RowBursts bursts(source.sequences(), dy.shape[1]);
+  const SquareSums sums{fisher, bursts, limit};
   std::int64_t refused = 0;
 #pragma omp parallel for num_threads(threads_) schedule(dynamic) reduction(+ : refused)
   for (std::int64_t index = 0; index < tiling.count(); ++index) {
-    refused += accumulate_tile(source, fisher, limit, tiling.at(index),
+    refused += accumulate_tile(source, sums, tiling.at(index),
                                tiles_.of_thread<float>(omp_get_thread_num()));
   }
-  *fisher.overflow.as<std::int64_t>() += refused;
+  auto* overflow = fisher.overflow.as<std::int64_t>();
+  *overflow += refused;
+  bursts.add_to(overflow + 1);
 }
 
 void CpuStatisticsOps::do_fisher_values(const FisherView& fisher, TensorView out) {

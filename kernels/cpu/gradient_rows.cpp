@@ -109,7 +109,7 @@ add_fixed_point_squares(const float* gradients, const FixedPointSquares& format,
     const double scaled = gradient * gradient * scale;
     const bool fits = scaled < limit;
     refused += fits ? 0 : 1;
-    sums[i] += nearest_integer(fits ? scaled : 0.0);
+    sums[i] = wrapping_sum(sums[i], nearest_integer(fits ? scaled : 0.0));
   }
   return refused;
 }

@@ -64,6 +64,11 @@ inline constexpr float kGeluCubic = 0.044715F;
   return kGeluFactor * (x + kGeluCubic * x * x * x);
 }
 
+/// Modulo 2^64: a sum that overflows is noticed elsewhere, and thrown away.
+[[gnu::always_inline]] inline std::int64_t wrapping_sum(std::int64_t a, std::int64_t b) {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+}
+
 /// std::llrint for |x| < 2^62 with vectorisable steps: a multiple of 2^32, then the exact rest.
 [[gnu::always_inline]] inline std::int64_t nearest_integer(double x) {
   constexpr double kRound = 0x1.8p52;  // adding it leaves the nearest integer in the low bits

@@ -11,9 +11,10 @@ namespace {
 using namespace numeric;
 
 constexpr int kThreads = 256;
-constexpr std::int64_t kWorkElems = 1 << 25;     // of gradients held at a time
-constexpr std::int64_t kPanelRows = 128;         // a panel is a multiple, for whole tiles
-constexpr std::int64_t kSequencesAtOnce = 4;     // whose squares meet before the sums are touched
+constexpr std::int64_t kWorkElems = 1 << 25;  // of gradients held at a time
+constexpr std::int64_t kPanelRows = 128;      // a panel is a multiple, for whole tiles
+constexpr std::int64_t kSequencesAtOnce = 4;  // whose squares meet before the sums are touched
+constexpr double kMostOfSequence = 0x1p62;
 constexpr std::int64_t kMostBlocksDown = 65535;  // of a grid
 
 /// A micro-batch whose gradients dy^T x are formed for some rows and sequences at a time.
@@ -64,20 +65,29 @@ dim3 grid_of(const GradientPart& part, std::int64_t columns) {
           static_cast<unsigned>(std::min(part.rows, kMostBlocksDown))};
 }
 
+/// Of values that are not negative, as bits: ordered like the values, and those of NaN are above.
+struct LargestBits {
+  __device__ unsigned long long operator()(unsigned long long a, unsigned long long b) const {
+    return a > b ? a : b;
+  }
+};
+
 /// Thread x: one column; block y: rows y, y + gridDim.y, ... Squares of all sequences are summed.
 __global__ void largest_kernel(const float* gradients, GradientPart part, std::int64_t columns,
                                double* largest) {
   const std::int64_t column = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (column >= columns) return;
   for (std::int64_t row = blockIdx.y; row < part.rows; row += gridDim.y) {
     double sum = 0.0;
-    for (std::int64_t s = 0; s < part.sequences; ++s) {
+    for (std::int64_t s = 0; column < columns && s < part.sequences; ++s) {
       const double gradient = gradients[(s * part.rows + row) * columns + column];
       sum += gradient * gradient;
     }
-    // Bits of non-negative doubles are ordered like their values, and those of NaN are above.
-    atomicMax(reinterpret_cast<unsigned long long*>(largest + part.row + row),
-              static_cast<unsigned long long>(__double_as_longlong(sum)));
+    // One atomic for a block: those on one row's maximum wait for each other.
+    const auto bits =
+        reduce_block(static_cast<unsigned long long>(__double_as_longlong(sum)), LargestBits{});
+    if (threadIdx.x == 0) {
+      atomicMax(reinterpret_cast<unsigned long long*>(largest + part.row + row), bits);
+    }
   }
 }
 
@@ -86,6 +96,8 @@ struct SquareSums {
   std::int64_t* sums;
   std::int64_t* overflow;
   double limit;
+  unsigned long long* bursts;  ///< [sequences, out_rows]: the largest of each row's burst
+  std::int64_t out_rows;
 };
 
 /// Thread x: one column; block y: rows y, y + gridDim.y, ...
@@ -99,13 +111,29 @@ __global__ void add_squares_kernel(const float* gradients, GradientPart part, st
     for (std::int64_t s = 0; s < part.sequences; ++s) {
       const double gradient = gradients[(s * part.rows + row) * columns + column];
       const double scaled = gradient * gradient * scale;
-      const bool fits = scaled < out.limit;
+      const bool fits = scaled < kMostOfSequence;
       refused += fits ? 0 : 1;
-      sum += fits ? __double2ll_rn(scaled) : 0;
+      const std::int64_t value = fits ? __double2ll_rn(scaled) : 0;
+      sum += value;
+      if (fits && scaled >= out.limit) {
+        atomicMax(out.bursts + (part.sequence + s) * out.out_rows + part.row + row,
+                  static_cast<unsigned long long>(value));
+      }
     }
     out.sums[(part.row + row) * columns + column] += sum;
   }
   count_refused(refused, out.overflow);
+}
+
+/// Thread: one row. sums [rows] += the largest bursts of all sequences, [sequences, rows].
+__global__ void add_bursts_kernel(const unsigned long long* bursts, std::int64_t sequences,
+                                  std::int64_t rows, std::int64_t* sums) {
+  const std::int64_t row = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (row >= rows) return;
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    const auto largest = static_cast<std::int64_t>(bursts[s * rows + row]);
+    if (largest > 0) sums[row] += largest / StatisticsOps::fisher_burst_unit + 1;
+  }
 }
 
 /// Thread x: one column; block y: rows y, y + gridDim.y, ...
@@ -170,9 +198,15 @@ void CudaStatisticsOps::do_accumulate_fisher(ConstTensorView x, ConstTensorView 
   const std::int64_t at_once = std::min(kSequencesAtOnce, source.sequences());
   const std::int64_t panel = source.panel_rows(at_once);
   Tensor work = context_.memory.allocate(DType::f32, {at_once, panel, source.columns()});
-  const SquareSums sums{fisher.exponents.as<std::int32_t>(), fisher.sums.as<std::int64_t>(),
-                        fisher.overflow.as<std::int64_t>(),
-                        0x1p62 / static_cast<double>(cut.total_sequences)};
+  Tensor bursts = context_.memory.allocate(DType::i64, {source.sequences(), source.rows()});
+  context_.memory.clear(bursts.view());
+  auto* overflow = fisher.overflow.as<std::int64_t>();
+  const SquareSums sums{fisher.exponents.as<std::int32_t>(),
+                        fisher.sums.as<std::int64_t>(),
+                        overflow,
+                        kMostOfSequence / static_cast<double>(cut.total_sequences),
+                        bursts.view().as<unsigned long long>(),
+                        source.rows()};
   for (std::int64_t row = 0; row < source.rows(); row += panel) {
     for (std::int64_t s = 0; s < source.sequences(); s += at_once) {
       const GradientPart part{row, std::min(panel, source.rows() - row), s,
@@ -183,6 +217,9 @@ void CudaStatisticsOps::do_accumulate_fisher(ConstTensorView x, ConstTensorView 
       check_launch("accumulate_fisher");
     }
   }
+  add_bursts_kernel<<<block_count(source.rows(), kThreads), kThreads, 0, context_.stream>>>(
+      sums.bursts, source.sequences(), source.rows(), overflow + 1);
+  check_launch("accumulate_fisher");
 }
 
 void CudaStatisticsOps::do_fisher_values(const FisherView& fisher, TensorView out) {

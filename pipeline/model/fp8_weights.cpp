@@ -116,6 +116,10 @@ HostTensor Fp8Weights::read(const std::string& name) const {
   return decode_fp8(source_.read(name), source_.read(scale_name(name)), blocks_, dtype_, name);
 }
 
+std::optional<StoredTensor> Fp8Weights::stored(const std::string& name) const {
+  return is_fp8(name) ? std::nullopt : source_.stored(name);
+}
+
 std::uint64_t Fp8Weights::bytes(const std::string& name) const {
   const std::uint64_t own = source_.entry(name).bytes;
   return is_fp8(name) ? own + source_.entry(scale_name(name)).bytes : own;

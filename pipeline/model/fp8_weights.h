@@ -36,6 +36,7 @@ class Fp8Weights final : public WeightSource {
              std::string_view origin);
 
   HostTensor read(const std::string& name) const override;
+  std::optional<StoredTensor> stored(const std::string& name) const override;
   std::uint64_t bytes(const std::string& name) const override;
 
   /// The names that stand for a weight stored in FP8; empty where it is stored otherwise. Throws

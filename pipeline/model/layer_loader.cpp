@@ -3,22 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/core/error.h"
 #include "workers/agreement.h"
-#include "workers/parallel.h"
 
 namespace quern {
-namespace {
-
-constexpr int kMostReaders = 8;
-
-/// Whether the host could use the device's memory as it is.
-bool is_on_host(Memory& memory) {
-  return memory.host_address(memory.allocate(DType::u8, {1}).view()) != nullptr;
-}
-
-}  // namespace
 
 void require_finite(const std::string& tensor, std::int64_t nonfinite, std::int64_t elems) {
   if (nonfinite == 0) return;
@@ -29,38 +19,7 @@ void require_finite(const std::string& tensor, std::int64_t nonfinite, std::int6
 }
 
 LayerLoader::LayerLoader(Session& session, const WeightSource& source)
-    : session_(session), source_(source), stages_(!is_on_host(session.backend->memory())) {}
-
-/// A GPU waits for the host, whose threads are idle then; on the CPU they compute.
-std::vector<LayerLoader::ReadTensor> LayerLoader::read_all(
-    const std::vector<std::string>& names) const {
-  std::vector<ReadTensor> tensors(names.size());
-  run_parallel(names.size(), stages_ ? std::min(session_.threads, kMostReaders) : 1,
-               [&](std::size_t i) {
-                 const Trace::Span span(session_.trace.get(), "read {}", names[i]);
-                 tensors[i].own = source_.read(names[i]);
-                 tensors[i].bytes = tensors[i].own.bytes;
-               });
-  return tensors;
-}
-
-/// Moves the bytes of all tensors into the staging buffer.
-void LayerLoader::stage(std::vector<ReadTensor>& tensors) {
-  std::size_t total = 0;
-  for (const ReadTensor& tensor : tensors) total += tensor.bytes.size();
-  if (staging_.size() < total) {
-    staging_ = {};
-    staging_ = session_.backend->memory().allocate_host(total);
-  }
-  std::size_t begin = 0;
-  for (ReadTensor& tensor : tensors) {
-    const auto place = staging_.first(begin + tensor.bytes.size()).subspan(begin);
-    std::ranges::copy(tensor.bytes, place.begin());
-    begin += tensor.bytes.size();
-    tensor.bytes = place;
-    std::vector<std::byte>().swap(tensor.own.bytes);
-  }
-}
+    : session_(session), source_(source), reads_(session, source) {}
 
 /// Who reads each tensor: in turn, always the rank with the fewest bytes so far.
 std::vector<int> LayerLoader::readers(const std::vector<TensorNode>& nodes) const {
@@ -74,34 +33,36 @@ std::vector<int> LayerLoader::readers(const std::vector<TensorNode>& nodes) cons
   return result;
 }
 
-void LayerLoader::prefetch(const std::vector<TensorNode>& nodes) {
-  const std::vector<int> reader = readers(nodes);
-  pending_ = {};
+/// The names of what this rank reads.
+std::vector<std::string> LayerLoader::share(const std::vector<TensorNode>& nodes,
+                                            const std::vector<int>& readers) const {
+  std::vector<std::string> names;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    if (reader[i] == session_.rank()) pending_.names.push_back(nodes[i].name);
+    if (readers[i] == session_.rank()) names.push_back(nodes[i].name);
   }
-  pending_.tensors = std::async(std::launch::async, [this, names = pending_.names] {
-    std::vector<ReadTensor> tensors = read_all(names);
-    if (stages_) stage(tensors);
-    return tensors;
-  });
+  return names;
 }
 
-std::vector<LayerLoader::ReadTensor> LayerLoader::take(const std::vector<std::string>& names) {
-  if (pending_.tensors.valid() && pending_.names == names) return pending_.tensors.get();
-  return read_all(names);
+void LayerLoader::prefetch(const std::vector<TensorNode>& nodes) {
+  reads_.start(share(nodes, readers(nodes)));
+}
+
+/// The types in which the tensors come, which only their readers know.
+std::vector<DType> LayerLoader::stored_types(const std::vector<int>& readers,
+                                             const std::vector<HostView>& mine) {
+  std::vector<std::int64_t> numbers(readers.size());
+  for (std::size_t i = 0, next = 0; i < readers.size(); ++i) {
+    if (readers[i] == session_.rank()) numbers[i] = static_cast<std::int64_t>(mine[next++].dtype);
+  }
+  session_.communicator->sum(numbers);
+  std::vector<DType> types;
+  for (const std::int64_t number : numbers) types.push_back(static_cast<DType>(number));
+  return types;
 }
 
 /// The tensor on every rank's device, in the activation type.
-Tensor LayerLoader::spread(const TensorNode& node, int reader, const ReadTensor* mine) {
-  Memory& memory = session_.backend->memory();
-  std::int64_t stored = mine == nullptr ? 0 : static_cast<std::int64_t>(mine->own.dtype);
-  session_.communicator->broadcast(std::as_writable_bytes(std::span(&stored, 1)), reader);
-  Tensor raw = memory.allocate(static_cast<DType>(stored), node.shape);
-  if (mine != nullptr) {
-    memory.upload(mine->bytes, raw.view());
-    memory.synchronize();
-  }
+Tensor LayerLoader::spread(Tensor raw, int reader, const HostView* mine) {
+  if (mine != nullptr) session_.backend->memory().upload(mine->bytes, raw.view());
   session_.communicator->broadcast(raw.view(), reader);
   return prepared(std::move(raw));
 }
@@ -116,24 +77,22 @@ Tensor LayerLoader::prepared(Tensor raw) {
 
 LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
   const std::vector<int> reader = readers(nodes);
-  std::vector<std::string> names;
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
-    if (reader[i] == session_.rank()) names.push_back(nodes[i].name);
-  }
-  std::vector<ReadTensor> mine;
-  run_agreed(session_, [&] { mine = take(names); });
+  std::vector<HostView> mine;
+  run_agreed(session_, [&] { mine = reads_.take(share(nodes, reader)); });
+  const std::vector<DType> types = stored_types(reader, mine);
   Backend& backend = *session_.backend;
   Tensor counts = backend.memory().allocate(DType::i64, {static_cast<std::int64_t>(nodes.size())});
   backend.memory().clear(counts.view());
   LayerWeights weights;
   std::size_t next = 0;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    const ReadTensor* tensor = reader[i] == session_.rank() ? &mine[next++] : nullptr;
-    Tensor spread_tensor = spread(nodes[i], reader[i], tensor);
-    backend.layers().count_nonfinite(std::as_const(spread_tensor).view(),
+    const HostView* view = reader[i] == session_.rank() ? &mine[next++] : nullptr;
+    Tensor tensor = spread(backend.memory().allocate(types[i], nodes[i].shape), reader[i], view);
+    backend.layers().count_nonfinite(std::as_const(tensor).view(),
                                      counts.view().rows(static_cast<std::int64_t>(i), 1));
-    weights.set(nodes[i].role, nodes[i].part, std::move(spread_tensor));
+    weights.set(nodes[i].role, nodes[i].part, std::move(tensor));
   }
+  // This waits for the uploads too: what was read may be overwritten after it.
   const HostTensor bad = backend.memory().to_host(counts.view());
   run_agreed(session_, [&] {
     for (std::size_t i = 0; i < nodes.size(); ++i) {

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <future>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "pipeline/model/decoder_block.h"
+#include "pipeline/model/read_ahead.h"
 #include "pipeline/model/weight_source.h"
 #include "workers/session.h"
 
@@ -33,28 +32,17 @@ class LayerLoader {
   LayerWeights load_own(const std::vector<TensorNode>& nodes);
 
  private:
-  /// A tensor on the host: bytes are its own, or in the staging buffer.
-  struct ReadTensor {
-    HostTensor own;
-    std::span<const std::byte> bytes;
-  };
-  struct Share {
-    std::vector<std::string> names;
-    std::future<std::vector<ReadTensor>> tensors;
-  };
-
   std::vector<int> readers(const std::vector<TensorNode>& nodes) const;
-  std::vector<ReadTensor> read_all(const std::vector<std::string>& names) const;
-  void stage(std::vector<ReadTensor>& tensors);
-  std::vector<ReadTensor> take(const std::vector<std::string>& names);
-  Tensor spread(const TensorNode& node, int reader, const ReadTensor* mine);
+  std::vector<std::string> share(const std::vector<TensorNode>& nodes,
+                                 const std::vector<int>& readers) const;
+  std::vector<DType> stored_types(const std::vector<int>& readers,
+                                  const std::vector<HostView>& mine);
+  Tensor spread(Tensor raw, int reader, const HostView* mine);
   Tensor prepared(Tensor raw);
 
   Session& session_;
   const WeightSource& source_;
-  bool stages_;  ///< the device reads faster from page-locked memory than from a tensor's own
-  HostBuffer staging_;  ///< of the share that is read ahead
-  Share pending_;       // last: its destructor waits
+  ReadAhead reads_;
 };
 
 }  // namespace quern

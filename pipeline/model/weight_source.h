@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -20,6 +21,10 @@ class WeightSource {
   /// The tensor under its name in the original checkpoint, of a plain float type. Thread-safe.
   /// Throws InputError or StoreError naming the tensor.
   virtual HostTensor read(const std::string& name) const = 0;
+  /// Where the tensor lies in a file as read() would return it; nullopt where read() computes it.
+  virtual std::optional<StoredTensor> stored(const std::string& /*name*/) const {
+    return std::nullopt;
+  }
   /// What read() costs, in bytes moved; decides who reads what.
   virtual std::uint64_t bytes(const std::string& name) const = 0;
 };
@@ -29,6 +34,9 @@ class CheckpointWeights final : public WeightSource {
  public:
   explicit CheckpointWeights(const TensorSource& source) : source_(source) {}
   HostTensor read(const std::string& name) const override { return source_.read(name); }
+  std::optional<StoredTensor> stored(const std::string& name) const override {
+    return source_.stored(name);
+  }
   std::uint64_t bytes(const std::string& name) const override { return source_.entry(name).bytes; }
 
  private:

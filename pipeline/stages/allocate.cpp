@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/bundle_shares.h"
+#include "pipeline/model/read_ahead.h"
 #include "pipeline/model_budget.h"
 #include "workers/agreement.h"
 
@@ -26,18 +27,47 @@ Tensor read_weight(RunContext& context, const LinearModule& module) {
       context.model.weights->read(module.weight_name()));
 }
 
+std::vector<std::string> weight_names(const BundleUnit& bundle) {
+  std::vector<std::string> names;
+  for (const PlannedModule& planned : bundle.modules) {
+    names.push_back(planned.module.weight_name());
+  }
+  return names;
+}
+
+/// The weights of a bundle on this rank's device, in the types they are stored in.
+std::vector<Tensor> upload_weights(Memory& memory, const BundleUnit& bundle,
+                                   const std::vector<HostView>& views) {
+  std::vector<Tensor> weights;
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    const PlannedModule& planned = bundle.modules[i];
+    weights.push_back(
+        memory.allocate(views[i].dtype, {planned.module.out_features, planned.module.in_features}));
+    memory.upload(views[i].bytes, weights.back().view());
+  }
+  memory.synchronize();
+  return weights;
+}
+
+/// Counts the weights of this rank's share of the bundles; the next one is read meanwhile.
+void count_own_ranges(RunContext& context, TensorView counts) {
+  Backend& backend = *context.session.backend;
+  ReadAhead reads(context.session, *context.model.weights);
+  const std::vector<const BundleUnit*> bundles = own_bundles(context);
+  for (std::size_t i = 0; i < bundles.size(); ++i) {
+    const std::vector<Tensor> weights =
+        upload_weights(backend.memory(), *bundles[i], reads.take(weight_names(*bundles[i])));
+    if (i + 1 < bundles.size()) reads.start(weight_names(*bundles[i + 1]));
+    for (const Tensor& weight : weights) backend.codebooks().count_ranges(weight.view(), counts);
+  }
+}
+
 std::optional<double> find_quartile_range(RunContext& context) {
   Memory& memory = context.session.backend->memory();
   Tensor counts = memory.allocate(DType::i64, {CodebookSolver::range_bins});
   memory.clear(counts.view());
   context.session.enter("outlier threshold");
-  share_bundles(context, [&](const BundleUnit& bundle) {
-    for (const PlannedModule& planned : bundle.modules) {
-      const Tensor weight = read_weight(context, planned.module);
-      context.session.backend->codebooks().count_ranges(weight.view(), counts.view());
-      memory.synchronize();
-    }
-  });
+  run_agreed(context.session, [&] { count_own_ranges(context, counts.view()); });
   HostTensor host = memory.to_host(counts.view());
   context.session.communicator->sum(host.as<std::int64_t>());
   const auto weights = static_cast<double>(context.plan.planned_weights());

@@ -1,5 +1,7 @@
 #include "pipeline/stages/calibrate.h"
 
+#include <spdlog/spdlog.h>
+
 #include "kernels/core/error.h"
 #include "workers/agreement.h"
 
@@ -52,6 +54,9 @@ void Calibrate::widen() {
         "expected finite activations, check that the model computes the calibration "
         "text in float32");
   });
+  if (session_.is_root()) {
+    session_.log->info("activations far above those of the first micro-batch: measured again");
+  }
   for (Gram& gram : grams_) {
     session_.backend->memory().clear(gram.sums.view());
     session_.backend->memory().clear(gram.overflow.view());

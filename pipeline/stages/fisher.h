@@ -42,7 +42,7 @@ class FisherSums {
     std::size_t input;
     Tensor fisher;  ///< [N, K] i64
     Tensor exponents;
-    Tensor overflow;
+    Tensor overflow;  ///< [1 + N] i64, or [1] where F is not needed
     std::optional<Gram> guided;
 
     FisherView view() { return {fisher.view(), exponents.view(), overflow.view()}; }

@@ -47,7 +47,7 @@ void fisher(benchmark::State& state) {
   const Tensor dy = random_tensor(cpu.memory, {tokens, outputs});
   Tensor sums = cpu.memory.allocate(DType::i64, {outputs, inputs});
   Tensor exponents = cpu.memory.allocate(DType::i32, {outputs});
-  Tensor overflow = cpu.memory.allocate(DType::i64, {1});
+  Tensor overflow = cpu.memory.allocate(DType::i64, {1 + outputs});
   cpu.memory.clear(overflow.view());
   cpu.statistics.choose_fisher_exponents(x.view(), dy.view(), cut, 6, exponents.view());
   const FisherView view{sums.view(), exponents.view(), overflow.view()};

@@ -124,6 +124,11 @@ fs::path the_pt_file(const fs::path& folder) {
 
 }  // namespace
 
+void StoredTensor::read(std::uint64_t offset, std::span<std::byte> out) const {
+  ensure(offset <= bytes && out.size() <= bytes - offset, "a part of the tensor");
+  file->read_at(begin + offset, out);
+}
+
 TensorSource::TensorSource(fs::path folder) : folder_(std::move(folder)) {
   std::error_code ignored;
   if (!fs::is_directory(folder_, ignored)) {
@@ -233,6 +238,13 @@ HostTensor TensorSource::read(const std::string& name) const {
   return tensor;
 }
 
+std::optional<StoredTensor> TensorSource::stored(const std::string& name) const {
+  const TensorFile& file = shard(name);
+  const TensorEntry& place = file.entries().at(name);
+  if (!place.strides.empty()) return std::nullopt;
+  return StoredTensor{&file, place.dtype, place.begin, place.bytes};
+}
+
 std::string TensorSource::fingerprint() const {
   Xxh3Stream hash;
   std::vector<std::byte> sample;
@@ -248,37 +260,6 @@ std::string TensorSource::fingerprint() const {
     }
   }
   return hash.hex();
-}
-
-void TensorPrefetch::start(std::vector<std::string> names) {
-  started_.clear();
-  pending_ = {};  // waits for the request it replaces
-  pending_ = std::async(std::launch::async, [&source = source_, names] {
-    std::vector<HostTensor> tensors;
-    tensors.reserve(names.size());
-    for (const std::string& name : names) tensors.push_back(source.read(name));
-    return tensors;
-  });
-  started_ = std::move(names);
-}
-
-std::vector<HostTensor> TensorPrefetch::take(const std::vector<std::string>& names) {
-  std::map<std::string, HostTensor> ready;
-  const auto was_started = [this](const std::string& name) {
-    return std::ranges::find(started_, name) != started_.end();
-  };
-  if (std::ranges::any_of(names, was_started)) {
-    const std::vector<std::string> asked = std::exchange(started_, {});
-    std::vector<HostTensor> tensors = pending_.get();
-    for (std::size_t i = 0; i < asked.size(); ++i) ready.emplace(asked[i], std::move(tensors[i]));
-  }
-  std::vector<HostTensor> result;
-  result.reserve(names.size());
-  for (const std::string& name : names) {
-    auto node = ready.extract(name);
-    result.push_back(node.empty() ? source_.read(name) : std::move(node.mapped()));
-  }
-  return result;
 }
 
 }  // namespace quern

@@ -2,10 +2,10 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <future>
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +14,17 @@
 #include "workers/tensors/tensor_file.h"
 
 namespace quern {
+
+/// A tensor whose elements lie in a file one after the other, so that parts can be read.
+struct StoredTensor {
+  const TensorFile* file = nullptr;  ///< lives as long as its source
+  DType dtype = DType::f32;
+  std::uint64_t begin = 0;  ///< in the file
+  std::uint64_t bytes = 0;
+
+  /// Bytes of the tensor from `offset` on. Thread-safe; StoreError and InputError name the file.
+  void read(std::uint64_t offset, std::span<std::byte> out) const;
+};
 
 /// All tensors of a checkpoint folder: model.safetensors, or without it the shards of
 /// model.safetensors.index.json; without either pytorch_model.bin, or its index; without any of
@@ -36,6 +47,8 @@ class TensorSource {
 
   /// Thread-safe.
   HostTensor read(const std::string& name) const;
+  /// nullopt for a tensor with strides.
+  std::optional<StoredTensor> stored(const std::string& name) const;
 
   /// Identity of the checkpoint without reading all of it: sizes and header hashes of all shards,
   /// and 64 KiB at 64 evenly spaced places of each (whole files up to 4 MiB). Hexadecimal.
@@ -51,24 +64,6 @@ class TensorSource {
   std::filesystem::path folder_;
   std::vector<std::unique_ptr<TensorFile>> shards_;
   std::map<std::string, std::size_t> location_;  ///< tensor name -> index into shards_
-};
-
-/// Reads tensors on a thread of its own, ahead of their use. One request at a time is in flight:
-/// start the next layer while the current one computes.
-class TensorPrefetch {
- public:
-  explicit TensorPrefetch(const TensorSource& source) : source_(source) {}
-
-  /// Begins to read; replaces a request that was never taken.
-  void start(std::vector<std::string> names);
-  /// The tensors in the order asked for; reads now whatever was not started. A started request is
-  /// used up by the first call that asks for one of its tensors. Rethrows its errors.
-  std::vector<HostTensor> take(const std::vector<std::string>& names);
-
- private:
-  const TensorSource& source_;
-  std::vector<std::string> started_;
-  std::future<std::vector<HostTensor>> pending_;
 };
 
 }  // namespace quern

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -17,11 +18,11 @@ struct Sums {
       : backend(device),
         sums(device.memory().allocate(DType::i64, {rows, columns})),
         exponents(device.memory().allocate(DType::i32, {rows})),
-        overflow(device.memory().allocate(DType::i64, {1})) {
+        overflow(device.memory().allocate(DType::i64, {1 + rows})) {
     for (Tensor* part : {&sums, &exponents, &overflow}) device.memory().clear(part->view());
   }
 
-  GramView gram() { return {sums.view(), exponents.view(), overflow.view()}; }
+  GramView gram() { return {sums.view(), exponents.view(), overflow.view().rows(0, 1)}; }
   FisherView fisher() { return {sums.view(), exponents.view(), overflow.view()}; }
   template <typename T>
   std::vector<T> host(const Tensor& tensor) {
@@ -155,6 +156,31 @@ TEST_P(CudaStatisticsTest, RefusesGradientsThatAreNotNumbers) {
   EXPECT_EQ(expected.refused(), 3);
   EXPECT_EQ(actual.refused(), 3);
   EXPECT_EQ(actual.values(), expected.values());
+}
+
+TEST_P(CudaStatisticsTest, CountsBurstsAsTheCpuDoes) {
+  const SequenceCut cut{8, 64};
+  const Twin x = integers_of({48, 300}, 4, 20);
+  const Twin dy = integers_of({48, 70}, 5, 20);
+  Sums expected(cpu(), 70, 300);
+  expected.exponents = cpu().memory().to_device([] {
+    HostTensor powers(DType::i32, {70});
+    for (std::int32_t n = 0; n < 70; ++n) powers.as<std::int32_t>()[static_cast<unsigned>(n)] = n;
+    return powers;
+  }());
+  Sums actual(cuda(), 70, 300);
+  actual.exponents = to_cuda(expected.exponents);
+  cpu().statistics().accumulate_fisher(x.cpu.view(), dy.cpu.view(), cut, expected.fisher());
+  cuda().statistics().accumulate_fisher(x.cuda.view(), dy.cuda.view(), cut, actual.fisher());
+  const std::vector<std::int64_t> bursts = expected.host<std::int64_t>(expected.overflow);
+  EXPECT_GT(bursts[0], 0) << "rows whose exponents are beyond all headroom";
+  EXPECT_EQ(bursts[1], 0) << "rows whose exponents leave room";
+  EXPECT_GT(*std::max_element(bursts.begin() + 1, bursts.end()), 0);
+  EXPECT_EQ(actual.host<std::int64_t>(actual.overflow), bursts);
+  // Rows with refused entries are not used, and may have wrapped.
+  const std::vector<std::int64_t> sums = expected.values();
+  const std::vector<std::int64_t> found = actual.values();
+  EXPECT_TRUE(std::equal(sums.begin(), sums.begin() + std::int64_t{36} * 300, found.begin()));
 }
 
 TEST_P(CudaStatisticsTest, ScalesByTheGradient) {

@@ -226,10 +226,26 @@ TEST(FisherSums, FewerMicroBatchesThanRanks) {
   expect_same_on_any_ranks({1e-4F, 2e-4F}, 0);
 }
 
-/// Squares a million times larger: 20 bits are missing, of which 6 were left, and a step gives 10.
+/// Squares 2^8 times larger fill what 8 bits of headroom leave for the one micro-batch.
+TEST(FisherSums, ABurstOfOneMicroBatchNeedsNoSecondPass) {
+  std::vector<float> scales(kBatches, 1e-3F);
+  scales[5] = 0.016F;
+  Session session = quiet_session(&mpi_environment());
+  const std::vector<Batch> batches = batches_of(scales);
+  Measured found = measure(session, batches, {.fisher = true}, {0, 0});
+  EXPECT_EQ(found.widened, 0);
+  for (BundleStatistics& bundle : found.statistics) {
+    for (auto& [name, statistics] : bundle.modules) {
+      const Role role = name == "q" ? Role::query : name == "up" ? Role::up : Role::gate;
+      expect_fisher(session, *statistics.fisher, reference_fisher(batches, role));
+    }
+  }
+}
+
+/// Squares 2^25 times larger: 8 bits were left, and a step gives 10.
 TEST(FisherSums, AnOverflowOfTheLastMicroBatchWidensUntilItFits) {
   std::vector<float> scales(kBatches, 1e-6F);
-  scales.back() = 1e-3F;
+  scales.back() = 7e-3F;
   expect_same_on_any_ranks(scales, 2);
 }
 

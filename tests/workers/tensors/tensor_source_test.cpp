@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -276,41 +277,18 @@ TEST_F(TensorSourceTest, FingerprintSamplesLargeFilesFromStartToEnd) {
   EXPECT_EQ(fingerprint(), before) << "between two samples";
 }
 
-TEST_F(TensorSourceTest, PrefetchGivesTensorsInTheOrderAskedFor) {
+TEST_F(TensorSourceTest, PartsOfStoredTensors) {
   put_two_shards();
   const TensorSource source(folder());
-  TensorPrefetch prefetch(source);
-  const auto taken = [&](const std::vector<std::string>& names) {
-    std::vector<std::string> texts;
-    for (const HostTensor& tensor : prefetch.take(names)) texts.push_back(text_of(tensor));
-    return texts;
-  };
-  prefetch.start({"a", "c"});
-  EXPECT_THAT(taken({"c", "a"}), ElementsAre("cccc", "aaaa"));
-  EXPECT_THAT(taken({"b"}), ElementsAre("bbbb")) << "not started";
-  prefetch.start({"a"});
-  EXPECT_THAT(taken({"b", "a", "a", "c"}), ElementsAre("bbbb", "aaaa", "aaaa", "cccc"));
-  prefetch.start({"a"});
-  prefetch.start({"b"});
-  EXPECT_THAT(taken({"a", "b"}), ElementsAre("aaaa", "bbbb")) << "the first request was replaced";
-  prefetch.start({"a"});
-  EXPECT_THAT(taken({"c"}), ElementsAre("cccc")) << "another one than the request in flight";
-  EXPECT_THAT(taken({"a"}), ElementsAre("aaaa"));
-  EXPECT_THAT(taken({}), ElementsAre());
-  prefetch.start({"a"});  // never taken
-}
-
-TEST_F(TensorSourceTest, PrefetchRethrowsWhenTakenAndCanGoOn) {
-  put_two_shards();
-  const TensorSource source(folder());
-  fs::resize_file(folder() / "2.safetensors", 20);
-  TensorPrefetch prefetch(source);
-  prefetch.start({"a", "c"});
-  EXPECT_THAT(message_of<InputError>([&] { prefetch.take({"a"}); }), HasSubstr("2.safetensors"));
-  EXPECT_EQ(text_of(prefetch.take({"a"}).front()), "aaaa");
-  prefetch.start({"unknown"});
-  EXPECT_THAT(message_of<InputError>([&] { prefetch.take({"unknown"}); }),
-              HasSubstr("\"unknown\""));
+  const std::optional<StoredTensor> stored = source.stored("b");
+  ASSERT_TRUE(stored);
+  EXPECT_EQ(stored->bytes, 4U);
+  EXPECT_EQ(stored->dtype, source.entry("b").dtype);
+  std::array<std::byte, 2> part{};
+  stored->read(2, part);
+  EXPECT_EQ(part, (std::array{std::byte{'b'}, std::byte{'b'}}));
+  EXPECT_THROW(stored->read(3, part), InternalError);
+  EXPECT_THROW(source.stored("unknown"), InputError);
 }
 
 struct Model {
