@@ -24,6 +24,17 @@ double activate(Activation activation, double x) {
 
 }  // namespace
 
+Values exact_linear(const Values& x, const Values& weight, std::int64_t inputs) {
+  Values out;
+  const auto stride = static_cast<std::ptrdiff_t>(inputs);
+  for (auto token = x.begin(); token != x.end(); token += stride) {
+    for (auto row = weight.begin(); row != weight.end(); row += stride) {
+      out.push_back(dot(&*token, &*row, inputs));
+    }
+  }
+  return out;
+}
+
 Values exact_rms_norm(const Values& x, const Values& weight, double epsilon) {
   Values out(x.size());
   const std::size_t width = weight.size();

@@ -9,6 +9,9 @@ namespace quern::test {
 /// The operations of LayerOps by their definitions in double, for gradients by finite differences.
 using Values = std::vector<double>;
 
+/// x [T, inputs] times the transpose of weight [N, inputs].
+Values exact_linear(const Values& x, const Values& weight, std::int64_t inputs);
+
 Values exact_rms_norm(const Values& x, const Values& weight, double epsilon);
 
 /// Activations [T, heads * d]; `width` = heads * d.

@@ -94,6 +94,34 @@ TEST(LinearGradientTest, EqualsLoopsInDouble) {
   }
 }
 
+// Relative error (N + 1) u of the largest entry, as a sum of N products.
+void expect_linear_gradient(const LinearSize& size, DType dtype) {
+  const auto [tokens, outputs, inputs] = size;
+  CpuOps cpu(2);
+  std::vector<double> dy = normal_values(tokens * outputs, 1);
+  std::vector<double> weight = normal_values(outputs * inputs, 2);
+  const std::vector<double> x = normal_values(tokens * inputs, 3);
+  const Tensor gradient = store(cpu.memory, DType::f32, {tokens, outputs}, dy);
+  const Tensor weights = store(cpu.memory, dtype, {outputs, inputs}, weight);
+  Tensor dx = poison(cpu.memory, {tokens, inputs});
+  cpu.gradients.linear(gradient.view(), weights.view(), dx.view());
+  const auto loss = [&](const Values& moved) {
+    return weighted_sum(dy, exact_linear(moved, weight, inputs));
+  };
+  expect_gradient(loss, x, dx.view(), static_cast<double>(outputs + 1) * kRounding);
+}
+
+TEST(LinearGradientTest, EqualsFiniteDifferences) {
+  for (const DType dtype : kPlainFloats) {
+    for (const std::int64_t size : kSizes) {
+      expect_linear_gradient({size, 3, 5}, dtype);
+      expect_linear_gradient({3, size, 5}, dtype);
+      expect_linear_gradient({3, 5, size}, dtype);
+    }
+    expect_linear_gradient({33, 127, 65}, dtype);
+  }
+}
+
 TEST(LinearGradientTest, TypeOfTheWeightDoesNotShow) {
   CpuOps cpu(2);
   std::vector<double> dy = normal_values(270 * 1500, 1);
