@@ -1,0 +1,57 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "pipeline/config/run_config.h"
+#include "pipeline/held_directory.h"
+#include "pipeline/model/model_graph.h"
+#include "pipeline/prediction/run_cost.h"
+#include "workers/session.h"
+
+namespace quern {
+
+/// Shortened copies of a run on synthetic weights, one after the other. They lie in folders beside
+/// where the run and its output will be, on the same disks; the folders go with this object, and
+/// what a killed job left in them goes first.
+class Rehearsals {
+ public:
+  /// Collective. run: the whole run. Throws ConfigError if another job rehearses it.
+  Rehearsals(Session& session, const RunFile& run, const ModelGraph& graph);
+  ~Rehearsals();
+  Rehearsals(const Rehearsals&) = delete;             // owns folders
+  Rehearsals& operator=(const Rehearsals&) = delete;  // likewise
+
+  /// Collective. Runs the chosen layers of the model, from a folder to verified and evaluated
+  /// files, and removes them. The cost is complete on rank 0.
+  RunCost run(std::span<const std::int64_t> layers, const std::function<bool()>& stop_requested);
+
+  /// Whether token ids are made up, because the model folder has no tokenizer to make them with.
+  bool makes_ids_up() const noexcept { return makes_ids_up_; }
+
+  /// Collective. Bytes per second at which the output's disk takes `bytes` from every rank,
+  /// durably. Known to rank 0, 0 elsewhere.
+  double disk_rate(std::uint64_t bytes);
+
+  /// Removes the folders. Collective; the destructor does it too, as well as it can.
+  void remove();
+
+ private:
+  RunFile settings(std::span<const std::int64_t> layers) const;
+  void synthesize(std::span<const std::int64_t> layers,
+                  const std::function<bool()>& stop_requested) const;
+  void replace_text(TextConfig& text, std::int64_t windows, const char* name) const;
+  void clear() const;
+
+  Session& session_;
+  const RunFile& whole_;
+  const ModelGraph& graph_;
+  std::filesystem::path scratch_;
+  std::filesystem::path output_;
+  bool makes_ids_up_ = false;
+  std::unique_ptr<HeldDirectory> held_;
+};
+
+}  // namespace quern
