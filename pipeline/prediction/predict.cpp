@@ -57,11 +57,12 @@ RunCost rehearse(Session& session, Rehearsals& rehearsals, const std::vector<Cut
   };
   const RunCost first = run(cuts.front());
   if (cuts.size() == 1) return first;
+  const RunCost repeated = run(cuts.front());
   std::vector<LongerRun> longer;
   for (auto cut = cuts.begin() + 1; cut != cuts.end(); ++cut) {
     longer.push_back({run(*cut), cut->added, cut->missing});
   }
-  return extrapolated(first, run(cuts.front()), longer);
+  return extrapolated(first, repeated, longer);
 }
 
 /// Where the layer inputs of this many layers are kept: the one thing in memory that grows with

@@ -49,7 +49,11 @@ Rehearsals::Rehearsals(Session& session, const RunFile& run, const ModelGraph& g
       makes_ids_up_((needs_tokenizer(run.calibration.text) || needs_tokenizer(run.evaluate.text)) &&
                     !has_tokenizer(run.model.path)),
       held_(std::make_unique<HeldDirectory>(session, holding(run, scratch_))) {
-  run_agreed(session_, [&] { clear(); });
+  run_agreed(session_, [&] {
+    if (!session_.is_root()) return;
+    clear_run();
+    clear_model();
+  });
 }
 
 Rehearsals::~Rehearsals() {
@@ -69,14 +73,16 @@ void Rehearsals::remove() {
   });
 }
 
-/// Rank 0: everything but the holder's mark and the log.
-void Rehearsals::clear() const {
-  if (!session_.is_root()) return;
-  for (const char* folder : {"model", "model.partial", "ids", "run", "statistics"}) {
-    fs::remove_all(scratch_ / folder);
-  }
+/// Rank 0: what a rehearsal leaves.
+void Rehearsals::clear_run() const {
+  for (const char* folder : {"run", "statistics"}) fs::remove_all(scratch_ / folder);
   fs::remove_all(output_);
   fs::remove_all(output_.string() + ".partial");
+}
+
+/// Rank 0: what it starts from.
+void Rehearsals::clear_model() const {
+  for (const char* folder : {"model", "model.partial", "ids"}) fs::remove_all(scratch_ / folder);
 }
 
 RunFile Rehearsals::settings(std::span<const std::int64_t> layers) const {
@@ -117,30 +123,43 @@ void Rehearsals::replace_text(TextConfig& text, std::int64_t windows, const char
   take_ids_from(file, text);
 }
 
-RunCost Rehearsals::run(std::span<const std::int64_t> layers,
-                        const std::function<bool()>& stop_requested) {
-  RunFile shortened = settings(layers);
+/// Collective. Weights and token ids for these layers, unless they are there from before.
+void Rehearsals::prepare(RunFile& shortened, std::span<const std::int64_t> layers,
+                         const std::function<bool()>& stop_requested) {
   session_.enter("write the weights of a rehearsal");
   run_agreed(session_, [&] {
-    clear();
-    if (session_.is_root()) synthesize(layers, stop_requested);
+    if (session_.is_root()) clear_run();
+    if (session_.is_root() && !std::ranges::equal(layers, synthesized_)) {
+      clear_model();
+      synthesize(layers, stop_requested);
+    }
     if (!makes_ids_up_) return;
     replace_text(shortened.calibration.text, whole_.calibration.samples, "calibration.safetensors");
     replace_text(shortened.evaluate.text, whole_.evaluate.samples, "evaluation.safetensors");
   });
+  synthesized_.assign(layers.begin(), layers.end());
+}
+
+RunCost Rehearsals::run(std::span<const std::int64_t> layers,
+                        const std::function<bool()>& stop_requested) {
+  RunFile shortened = settings(layers);
+  prepare(shortened, layers, stop_requested);
   Stopwatch watch(session_.trace.get());
   const RunInputs inputs = read_inputs(session_, shortened, watch);
   const RunnerOptions options{
       .stop_requested = stop_requested, .terminal = false, .before = std::nullopt};
   const nlohmann::json report = run_prepared(session_, shortened, inputs, options, watch);
-  run_agreed(session_, [&] { clear(); });
   return session_.is_root() ? cost_of(report) : RunCost{};
 }
 
 double Rehearsals::disk_rate(std::uint64_t bytes) {
   double seconds = 0;
   const std::vector<std::byte> piece(kPieceBytes, std::byte{0x5a});
-  run_agreed(session_, [&] { make_directories(output_); });
+  run_agreed(session_, [&] {
+    if (!session_.is_root()) return;
+    clear_run();
+    make_directories(output_);
+  });
   run_agreed(session_, [&] {
     const auto start = std::chrono::steady_clock::now();
     AtomicFile file(output_ / fmt::format("disk-{}", session_.rank()));
@@ -154,7 +173,6 @@ double Rehearsals::disk_rate(std::uint64_t bytes) {
   for (const nlohmann::json& rank : gather_json(session_, seconds)) {
     longest = std::max(longest, rank.get<double>());
   }
-  run_agreed(session_, [&] { clear(); });
   return longest > 0 ? static_cast<double>(bytes) * session_.ranks() / longest : 0;
 }
 

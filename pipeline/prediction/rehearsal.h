@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "pipeline/config/run_config.h"
 #include "pipeline/held_directory.h"
@@ -25,7 +26,7 @@ class Rehearsals {
   Rehearsals& operator=(const Rehearsals&) = delete;  // likewise
 
   /// Collective. Runs the chosen layers of the model, from a folder to verified and evaluated
-  /// files, and removes them. The cost is complete on rank 0.
+  /// files. The cost is complete on rank 0.
   RunCost run(std::span<const std::int64_t> layers, const std::function<bool()>& stop_requested);
 
   /// Whether token ids are made up, because the model folder has no tokenizer to make them with.
@@ -42,8 +43,11 @@ class Rehearsals {
   RunFile settings(std::span<const std::int64_t> layers) const;
   void synthesize(std::span<const std::int64_t> layers,
                   const std::function<bool()>& stop_requested) const;
+  void prepare(RunFile& shortened, std::span<const std::int64_t> layers,
+               const std::function<bool()>& stop_requested);
   void replace_text(TextConfig& text, std::int64_t windows, const char* name) const;
-  void clear() const;
+  void clear_run() const;
+  void clear_model() const;
 
   Session& session_;
   const RunFile& whole_;
@@ -51,6 +55,7 @@ class Rehearsals {
   std::filesystem::path scratch_;
   std::filesystem::path output_;
   bool makes_ids_up_ = false;
+  std::vector<std::int64_t> synthesized_;  ///< layers of the model that is there
   std::unique_ptr<HeldDirectory> held_;
 };
 
