@@ -12,6 +12,7 @@
 #include "pipeline/device/device_memory.h"
 #include "pipeline/estimate.h"
 #include "pipeline/prediction/cuts.h"
+#include "pipeline/prediction/disk_rates.h"
 #include "pipeline/prediction/kept_inputs.h"
 #include "pipeline/prediction/prediction.h"
 #include "pipeline/prediction/rehearsal.h"
@@ -85,17 +86,19 @@ void add_kept_inputs(const KeptInputs& whole, const KeptInputs& rehearsed, RunCo
   if (cost.device_bytes) *cost.device_bytes += more(whole.device_bytes, rehearsed.device_bytes);
 }
 
-/// A run takes at least as long as its disk takes to write it.
-void wait_for_disk(double bytes_per_second, RunCost& cost, nlohmann::json& assumptions) {
-  if (bytes_per_second <= 0 || cost.disk_bytes() / bytes_per_second <= cost.seconds) return;
-  cost.seconds = cost.disk_bytes() / bytes_per_second;
-  assumptions.push_back(fmt::format("the disk, which takes {:.0f} MB/s, decides how long it lasts",
-                                    bytes_per_second / 1e6));
+/// A run takes at least as long as its disk takes for what is read or written.
+void wait_for_disk(double seconds, const char* what, RunCost& cost, nlohmann::json& assumptions) {
+  if (seconds <= cost.seconds) return;
+  cost.seconds = seconds;
+  assumptions.push_back(fmt::format("the disk decides how long it takes, by what is {}", what));
 }
 
-nlohmann::json assumptions_of(const RunFile& run, bool made_up_ids) {
-  nlohmann::json texts = {"nothing of the run is committed yet",
-                          "weights are read from memory, as those of the rehearsals"};
+nlohmann::json assumptions_of(const RunFile& run, bool made_up_ids, const StoredWeights& weights) {
+  nlohmann::json texts = {"nothing of the run is committed yet"};
+  texts.push_back(
+      weights.bytes == 0
+          ? std::string("weights are read from memory, as those of the rehearsals")
+          : fmt::format("weights are read at {:.0f} MB/s, as now", weights.bytes_per_second / 1e6));
   if (made_up_ids) texts.push_back("random token ids, as the model folder has no tokenizer");
   if (run.run.save_activations > 0) texts.push_back("no time for run.save_activations");
   return texts;
@@ -109,12 +112,14 @@ nlohmann::json measure(Session& session, const WholeRun& whole,
   Rehearsals rehearsals(session, whole.run, whole.graph);
   RunCost cost = rehearse(session, rehearsals, cuts, stop_requested);
   const Estimate estimated = estimate(whole.graph, whole.plan, whole.run, session.ranks());
-  const double disk_rate = rehearsals.disk_rate(std::min(kDiskProbeBytes, estimated.output_bytes));
-  nlohmann::json assumptions = assumptions_of(whole.run, rehearsals.makes_ids_up());
+  const double written = rehearsals.write_rate(std::min(kDiskProbeBytes, estimated.output_bytes));
+  const StoredWeights weights = read_rate(session, whole.run.model.path);
+  nlohmann::json assumptions = assumptions_of(whole.run, rehearsals.makes_ids_up(), weights);
   rehearsals.remove();
   const KeptInputs kept = kept_by(session, whole, whole.layers());
   add_kept_inputs(kept, kept_by(session, whole, most_layers(cuts)), cost);
-  wait_for_disk(disk_rate, cost, assumptions);
+  if (written > 0) wait_for_disk(cost.disk_bytes() / written, "written", cost, assumptions);
+  wait_for_disk(weights.seconds(), "read", cost, assumptions);
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
   nlohmann::json prediction = cost_json(cost);
   prediction["scratch"] = {{"bytes", kept.scratch_bytes}};

@@ -1,13 +1,9 @@
 #include "pipeline/prediction/rehearsal.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <chrono>
-#include <vector>
 
 #include "kernels/core/error.h"
-#include "pipeline/gather_json.h"
+#include "pipeline/prediction/disk_rates.h"
 #include "pipeline/prediction/made_up_ids.h"
 #include "pipeline/prediction/shortened_run.h"
 #include "pipeline/runner.h"
@@ -20,8 +16,6 @@ namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::uint64_t kPieceBytes = 16U << 20;
 
 fs::path beside(const fs::path& path) {
   return (path.has_filename() ? path : path.parent_path()).string() + ".rehearsal";
@@ -61,6 +55,7 @@ Rehearsals::~Rehearsals() {
   std::error_code ignored;  // the next measurement removes what is left
   if (!session_.is_root()) return;
   fs::remove_all(output_, ignored);
+  fs::remove_all(output_.string() + ".partial", ignored);
   fs::remove_all(scratch_, ignored);
 }
 
@@ -152,28 +147,13 @@ RunCost Rehearsals::run(std::span<const std::int64_t> layers,
   return session_.is_root() ? cost_of(report) : RunCost{};
 }
 
-double Rehearsals::disk_rate(std::uint64_t bytes) {
-  double seconds = 0;
-  const std::vector<std::byte> piece(kPieceBytes, std::byte{0x5a});
+double Rehearsals::write_rate(std::uint64_t bytes) const {
   run_agreed(session_, [&] {
     if (!session_.is_root()) return;
     clear_run();
     make_directories(output_);
   });
-  run_agreed(session_, [&] {
-    const auto start = std::chrono::steady_clock::now();
-    AtomicFile file(output_ / fmt::format("disk-{}", session_.rank()));
-    for (std::uint64_t written = 0; written < bytes; written += piece.size()) {
-      file.write(std::span(piece).first(std::min(piece.size(), bytes - written)));
-    }
-    file.commit();
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  });
-  double longest = 0;
-  for (const nlohmann::json& rank : gather_json(session_, seconds)) {
-    longest = std::max(longest, rank.get<double>());
-  }
-  return longest > 0 ? static_cast<double>(bytes) * session_.ranks() / longest : 0;
+  return quern::write_rate(session_, output_, bytes);
 }
 
 }  // namespace quern

@@ -32,9 +32,8 @@ class Rehearsals {
   /// Whether token ids are made up, because the model folder has no tokenizer to make them with.
   bool makes_ids_up() const noexcept { return makes_ids_up_; }
 
-  /// Collective. Bytes per second at which the output's disk takes `bytes` from every rank,
-  /// durably. Known to rank 0, 0 elsewhere.
-  double disk_rate(std::uint64_t bytes);
+  /// Collective. write_rate() of the output's disk.
+  double write_rate(std::uint64_t bytes) const;
 
   /// Removes the folders. Collective; the destructor does it too, as well as it can.
   void remove();
