@@ -160,7 +160,6 @@ void work(RunContext& context, const RunInputs& inputs, const PreparedRun& run, 
   outcome.modules = module_rows(context);
   const std::vector<ModuleSummary> modules = read_summaries(outcome.modules);
   outcome.exported = export_model(context, modules, run.provenance);
-  if (outcome.exported.already_there || outcome.statistics.reused > 0) outcome.is_whole = false;
   stop_if_asked(context);
   outcome.verified = verify_output(context, modules);
   require_verified(context.session, outcome.verified, context.config.output.path);
@@ -202,8 +201,9 @@ nlohmann::json run_prepared(Session& session, const RunFile& config, const RunIn
   Progress progress(session.log, {.enabled = session.is_root(), .terminal = options.terminal});
   RunOutcome outcome;
   outcome.before = options.before;
-  outcome.is_whole = store->entries().empty() && !options.before;
+  const bool is_fresh = store->entries().empty() && !options.before;
   work(context, inputs, run, progress, outcome);
+  outcome.is_whole = is_fresh && outcome.statistics.reused == 0 && !outcome.exported.already_there;
   if (session.is_root()) log_device_peak(session);
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return write_report(context, outcome);

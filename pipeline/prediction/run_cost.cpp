@@ -11,15 +11,13 @@ double stage_of(const RunCost& cost, const std::string& name) {
   return found == cost.stages.end() ? 0.0 : found->second;
 }
 
-/// A quantity that grows with every layer. One that shrinks does so by chance.
+/// A quantity that every layer of a kind changes alike.
 double grown(const RunCost& first, const RunCost& repeated, std::span<const LongerRun> longer,
              const std::function<double(const RunCost&)>& quantity) {
   double value = quantity(first);
   for (const LongerRun& run : longer) {
-    if (run.added <= 0) continue;
-    const double per_layer =
-        (quantity(run.cost) - quantity(repeated)) / static_cast<double>(run.added);
-    value += std::max(0.0, per_layer) * static_cast<double>(run.missing);
+    const double change = quantity(run.cost) - quantity(repeated);
+    value += change / static_cast<double>(run.added) * static_cast<double>(run.missing);
   }
   return value;
 }
@@ -67,8 +65,11 @@ RunCost extrapolated(const RunCost& first, const RunCost& repeated,
     for (const auto& [stage, seconds] : run.cost.stages) cost.stages[stage] = 0.0;
   }
   for (auto& [stage, seconds] : cost.stages) {
-    seconds = whole([&](const RunCost& run) { return stage_of(run, stage); });
+    const double linear = whole([&](const RunCost& run) { return stage_of(run, stage); });
+    seconds = std::max(0.0, linear);
+    cost.seconds += seconds - linear;
   }
+  cost.seconds = std::max(0.0, cost.seconds);
   cost.host_bytes = std::max(first.host_bytes, repeated.host_bytes);
   cost.device_bytes = std::max(first.device_bytes, repeated.device_bytes);
   for (const LongerRun& run : longer) {

@@ -33,8 +33,9 @@ struct LongerRun {
 };
 
 /// The whole run: the short one as it was when everything happened for the first time, and every
-/// missing layer at what the added ones took beyond the short run when that was repeated. Memory is
-/// the most that any of them took.
+/// missing layer at what the added ones took beyond the short run when that was repeated. A stage
+/// that more layers shorten, such as the rest of an export that they hide, ends at zero and gives
+/// no more than that to the total. Memory is the most that any of them took.
 RunCost extrapolated(const RunCost& first, const RunCost& repeated,
                      std::span<const LongerRun> longer);
 

@@ -39,10 +39,14 @@ TEST(RunCost, AddsUpKindsOfLayers) {
   EXPECT_FALSE(whole.device_bytes.has_value());
 }
 
-TEST(RunCost, NothingShrinksWithMoreLayers) {
-  const RunCost once = cost(4, 1, 10, 1);
-  const std::vector<LongerRun> longer = {{cost(3.9, 1.2, 10, 1), 2, 10}};
-  EXPECT_DOUBLE_EQ(extrapolated(once, once, longer).seconds, 4);
+/// 8 s beside the stage become 11 s with two layers more; ten more make 23 s, and the stage is
+/// gone.
+TEST(RunCost, AStageThatIsHiddenEndsAtZero) {
+  const RunCost once = cost(10, 2, 10, 1);
+  const std::vector<LongerRun> longer = {{cost(12, 1, 10, 1), 2, 10}};
+  const RunCost whole = extrapolated(once, once, longer);
+  EXPECT_DOUBLE_EQ(whole.stages.at("solve"), 0);
+  EXPECT_DOUBLE_EQ(whole.seconds, 23);
 }
 
 TEST(RunCost, AStageThatOnlyTheLongerRunHasCounts) {
