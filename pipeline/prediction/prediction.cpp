@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <set>
 #include <utility>
 #include <vector>
@@ -73,22 +74,14 @@ std::string differing(const json& then, const json& now) {
   return text;
 }
 
+json without_rows(const std::string& note) {
+  return {{"note", note}, {"totals", json::array()}, {"stages", json::array()}};
+}
+
 }  // namespace
 
 std::filesystem::path prediction_file(const RunFile& run) {
   return run.run.directory / "prediction.json";
-}
-
-json read_prediction(const RunFile& run) {
-  if (!std::filesystem::exists(prediction_file(run))) return nullptr;
-  try {
-    json prediction = read_json_file(prediction_file(run));
-    cost_of(prediction);
-    if (prediction.contains("holds_for")) return prediction;
-  } catch (const json::exception&) {
-    return nullptr;  // of another version
-  }
-  return nullptr;
 }
 
 json circumstances_of(const Session& session, const RunFile& run) {
@@ -139,12 +132,23 @@ json compare(const json& prediction, const MeasuredRun& measured) {
   } else if (holds_for != measured.circumstances) {
     note = "not compared: predicted for other " + differing(holds_for, measured.circumstances);
   }
-  json result = {{"note", note}, {"totals", json::array()}, {"stages", json::array()}};
+  json result = without_rows(note);
   if (!note.empty()) return result;
   const RunCost predicted = cost_of(prediction);
   result["totals"] = total_rows(predicted, measured.cost);
   result["stages"] = stage_rows(predicted, measured.cost);
   return result;
+}
+
+json compare_with_file(const RunFile& run, const MeasuredRun& measured) {
+  const std::filesystem::path file = prediction_file(run);
+  if (!std::filesystem::exists(file)) return nullptr;
+  try {
+    return compare(read_json_file(file), measured);
+  } catch (const std::exception& error) {  // it must not cost a finished run
+    return without_rows(
+        fmt::format("not compared: {} cannot be used: {}", file.string(), error.what()));
+  }
 }
 
 }  // namespace quern

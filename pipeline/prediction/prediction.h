@@ -13,9 +13,6 @@ namespace quern {
 /// Where `plan --measure` leaves its prediction for the report of the run.
 std::filesystem::path prediction_file(const RunFile& run);
 
-/// The file's contents, checked to be a prediction; null if there is none.
-nlohmann::json read_prediction(const RunFile& run);
-
 /// What a prediction holds for: the run file but for what changes no cost, config.json of the
 /// model, ranks, threads and the device.
 nlohmann::json circumstances_of(const Session& session, const RunFile& run);
@@ -34,5 +31,8 @@ std::string prediction_text(const nlohmann::json& prediction);
 /// "name", "unit" (s or bytes), "predicted" and "measured". Where the two cannot be compared there
 /// are no rows, and the note says why. prediction: null if there is none, as is then the result.
 nlohmann::json compare(const nlohmann::json& prediction, const MeasuredRun& measured);
+
+/// The same with what lies in prediction_file(); one that cannot be used is a note as well.
+nlohmann::json compare_with_file(const RunFile& run, const MeasuredRun& measured);
 
 }  // namespace quern

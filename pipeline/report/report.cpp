@@ -84,13 +84,6 @@ nlohmann::json memory_json(const RunContext& context, const std::vector<nlohmann
   return memory;
 }
 
-nlohmann::json compared(const RunContext& context, const RunOutcome& outcome,
-                        const nlohmann::json& report) {
-  return compare(
-      read_prediction(context.config),
-      {cost_of(report), circumstances_of(context.session, context.config), outcome.is_whole});
-}
-
 double total_objective(const nlohmann::json& modules) {
   double total = 0.0;
   for (const auto& module : modules) total += module.at("objective").get<double>();
@@ -132,7 +125,9 @@ nlohmann::json make_report(RunContext& context, const RunOutcome& outcome) {
        {{"reused", outcome.statistics.reused}, {"measured", outcome.statistics.measured}}},
       {"objective", total_objective(outcome.modules)},
       {"modules", outcome.modules}};
-  report["prediction"] = compared(context, outcome, report);
+  report["prediction"] = compare_with_file(
+      context.config,
+      {cost_of(report), circumstances_of(context.session, context.config), outcome.is_whole});
   return report;
 }
 

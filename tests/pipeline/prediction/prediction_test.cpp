@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
+#include "tests/support/paths.h"
+
 namespace quern::test {
 namespace {
 
@@ -65,6 +69,22 @@ TEST(Comparison, IsLeftOutForPartOfARun) {
 
 TEST(Comparison, IsNullWithoutAPrediction) {
   EXPECT_TRUE(compare(nullptr, {cost(1, {}), kCircumstances, true}).is_null());
+}
+
+TEST(Comparison, AFileThatIsNoPredictionIsANote) {
+  const TemporaryDirectory folder;
+  RunFile run;
+  run.run.directory = folder.path();
+  const MeasuredRun measured{cost(100, {}), kCircumstances, true};
+  EXPECT_TRUE(compare_with_file(run, measured).is_null());
+  for (const char* text : {"", "{\"seconds\": 1}", "[]"}) {
+    std::ofstream(prediction_file(run)) << text;
+    const json result = compare_with_file(run, measured);
+    EXPECT_THAT(result.at("note").get<std::string>(), HasSubstr("prediction.json cannot be used"));
+    EXPECT_TRUE(result.at("totals").empty());
+  }
+  std::ofstream(prediction_file(run)) << sample_prediction();
+  EXPECT_EQ(compare_with_file(run, measured), compare(sample_prediction(), measured));
 }
 
 TEST(PredictionText, NamesEverything) {
