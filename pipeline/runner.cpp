@@ -201,7 +201,9 @@ nlohmann::json run_prepared(Session& session, const RunFile& config, const RunIn
   Progress progress(session.log, {.enabled = session.is_root(), .terminal = options.terminal});
   RunOutcome outcome;
   outcome.before = options.before;
+  const bool is_fresh = store->entries().empty() && !options.before;
   work(context, inputs, run, progress, outcome);
+  outcome.is_whole = is_fresh && outcome.statistics.reused == 0 && !outcome.exported.already_there;
   if (session.is_root()) log_device_peak(session);
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return write_report(context, outcome);

@@ -4,16 +4,11 @@
 #include <array>
 #include <functional>
 
+#include "pipeline/data/token_file.h"
 #include "workers/agreement.h"
 
 namespace quern {
 namespace {
-
-bool needs_tokenizer(const TextConfig& text) {
-  return std::ranges::any_of(text.source, [](const std::filesystem::path& path) {
-    return path.extension() != ".npy" && path.extension() != ".safetensors";
-  });
-}
 
 using MakeWindows = std::function<TokenWindows(const Tokenizer*, const TokenLimits&)>;
 
@@ -39,6 +34,10 @@ TokenWindows make_on_root(Session& session, const OpenModel& model, const TextCo
 }
 
 }  // namespace
+
+bool needs_tokenizer(const TextConfig& text) {
+  return !std::ranges::all_of(text.source, is_token_file);
+}
 
 TokenWindows shared_calibration_windows(Session& session, const RunFile& config,
                                         const OpenModel& model) {

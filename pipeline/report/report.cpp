@@ -8,6 +8,9 @@
 #include "pipeline/config/resolved.h"
 #include "pipeline/estimate.h"
 #include "pipeline/gather_json.h"
+#include "pipeline/prediction/prediction.h"
+#include "pipeline/report/prediction_view.h"
+#include "workers/store/journal.h"
 
 namespace quern {
 namespace {
@@ -24,6 +27,14 @@ nlohmann::json to_json(const std::optional<Perplexity>& value) {
           {"mean_nll", value->mean_nll},
           {"tokens", value->tokens},
           {"windows", value->windows}};
+}
+
+nlohmann::json to_json(const VerifyResult& verified) {
+  return {{"passed", verified.passed()},
+          {"files", verified.files},
+          {"quantized_modules", verified.quantized_modules},
+          {"other_tensors", verified.other_tensors},
+          {"problems", verified.problems}};
 }
 
 /// {stage: seconds} of every rank -> per stage the longest rank, with its share of the whole.
@@ -55,6 +66,36 @@ nlohmann::json layer_times(const std::vector<Stopwatch::Layer>& layers) {
   return rows;
 }
 
+std::uint64_t bytes_of(const std::map<std::string, JournalEntry>& entries) {
+  std::uint64_t bytes = 0;
+  for (const auto& [name, entry] : entries) bytes += entry.bytes;
+  return bytes;
+}
+
+/// What the run directory holds: bundles, and statistics that are kept in it.
+std::uint64_t state_bytes(const RunContext& context) {
+  const auto statistics = context.config.run.directory / "statistics" / "journal";
+  const std::uint64_t kept =
+      std::filesystem::exists(statistics) ? bytes_of(Journal(statistics).load().entries) : 0;
+  return bytes_of(context.store.entries()) + kept;
+}
+
+std::uint64_t largest(const std::vector<nlohmann::json>& ranks, const char* key) {
+  std::uint64_t most = 0;
+  for (const nlohmann::json& rank : ranks) most = std::max(most, rank.at(key).get<std::uint64_t>());
+  return most;
+}
+
+nlohmann::json memory_json(const RunContext& context, const std::vector<nlohmann::json>& ranks,
+                           const Estimate& predicted) {
+  const bool has_device = context.session.backend->memory().limit_bytes() != Memory::unlimited;
+  nlohmann::json memory = {{"peak_rank_bytes", largest(ranks, "peak_bytes")},
+                           {"peak_device_bytes", nullptr},
+                           {"predicted_rank_bytes", predicted.peak_rank_bytes()}};
+  if (has_device) memory["peak_device_bytes"] = largest(ranks, "peak_device_bytes");
+  return memory;
+}
+
 double total_objective(const nlohmann::json& modules) {
   double total = 0.0;
   for (const auto& module : modules) total += module.at("objective").get<double>();
@@ -64,46 +105,43 @@ double total_objective(const nlohmann::json& modules) {
 }  // namespace
 
 nlohmann::json make_report(RunContext& context, const RunOutcome& outcome) {
-  const std::vector<nlohmann::json> ranks =
-      gather_json(context.session,
-                  {{"seconds", context.watch.seconds()}, {"peak_bytes", peak_resident_bytes()}});
+  const std::vector<nlohmann::json> ranks = gather_json(
+      context.session, {{"seconds", context.watch.seconds()},
+                        {"peak_bytes", peak_resident_bytes()},
+                        {"peak_device_bytes", context.session.backend->memory().peak_bytes()}});
   if (!context.session.is_root()) return {};
-  std::uint64_t peak = 0;
-  for (const nlohmann::json& rank : ranks) {
-    peak = std::max(peak, rank.at("peak_bytes").get<std::uint64_t>());
-  }
   const Estimate predicted =
       estimate(context.model.graph, context.plan, context.config, context.session.ranks());
-  return {{"tool", fmt::format("quern {}", QUERN_VERSION)},
-          {"numerics", context.session.backend->numerics()},
-          {"ranks", context.session.ranks()},
-          {"config", resolved_json(context.config)},
-          {"model",
-           {{"path", context.model.folder.string()},
-            {"type", context.model.graph.geometry.model_type},
-            {"layers", context.model.graph.geometry.layers}}},
-          {"seconds", outcome.seconds},
-          {"stages", merge_times(ranks, outcome.seconds)},
-          {"layers", layer_times(context.watch.layers())},
-          {"memory",
-           {{"peak_rank_bytes", peak}, {"predicted_rank_bytes", predicted.peak_rank_bytes()}}},
-          {"perplexity", {{"before", to_json(outcome.before)}, {"after", to_json(outcome.after)}}},
-          {"output",
-           {{"path", outcome.exported.folder.string()},
-            {"bytes", outcome.exported.bytes},
-            {"predicted_bytes", predicted.output_bytes},
-            {"bits_per_quantized_weight", outcome.exported.bits_per_weight()}}},
-          {"verify",
-           {{"passed", outcome.verified.passed()},
-            {"files", outcome.verified.files},
-            {"quantized_modules", outcome.verified.quantized_modules},
-            {"other_tensors", outcome.verified.other_tensors},
-            {"problems", outcome.verified.problems}}},
-          {"warnings", context.plan.warnings},
-          {"statistics",
-           {{"reused", outcome.statistics.reused}, {"measured", outcome.statistics.measured}}},
-          {"objective", total_objective(outcome.modules)},
-          {"modules", outcome.modules}};
+  nlohmann::json report = {
+      {"tool", fmt::format("quern {}", QUERN_VERSION)},
+      {"numerics", context.session.backend->numerics()},
+      {"ranks", context.session.ranks()},
+      {"config", resolved_json(context.config)},
+      {"model",
+       {{"path", context.model.folder.string()},
+        {"type", context.model.graph.geometry.model_type},
+        {"layers", context.model.graph.geometry.layers}}},
+      {"seconds", outcome.seconds},
+      {"stages", merge_times(ranks, outcome.seconds)},
+      {"layers", layer_times(context.watch.layers())},
+      {"memory", memory_json(context, ranks, predicted)},
+      {"state", {{"bytes", state_bytes(context)}}},
+      {"perplexity", {{"before", to_json(outcome.before)}, {"after", to_json(outcome.after)}}},
+      {"output",
+       {{"path", outcome.exported.folder.string()},
+        {"bytes", outcome.exported.bytes},
+        {"predicted_bytes", predicted.output_bytes},
+        {"bits_per_quantized_weight", outcome.exported.bits_per_weight()}}},
+      {"verify", to_json(outcome.verified)},
+      {"warnings", context.plan.warnings},
+      {"statistics",
+       {{"reused", outcome.statistics.reused}, {"measured", outcome.statistics.measured}}},
+      {"objective", total_objective(outcome.modules)},
+      {"modules", outcome.modules}};
+  report["prediction"] = compare_with_file(
+      context.config,
+      {cost_of(report), circumstances_of(context.session, context.config), outcome.is_whole});
+  return report;
 }
 
 std::string report_summary(const nlohmann::json& report, const std::filesystem::path& directory) {
@@ -125,6 +163,8 @@ std::string report_summary(const nlohmann::json& report, const std::filesystem::
                       report.at("verify").at("quantized_modules").get<int>(),
                       report.at("verify").at("other_tensors").get<int>(),
                       report.at("verify").at("files").get<int>());
+  const std::string predicted = prediction_line(report.value("prediction", nlohmann::json()));
+  if (!predicted.empty()) text += fmt::format("  predicted   {}\n", predicted);
   text += fmt::format("  model       {}\n  report      {}\n", output.at("path").get<std::string>(),
                       (directory / "report.html").string());
   return text;

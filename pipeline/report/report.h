@@ -24,6 +24,7 @@ struct RunOutcome {
   VerifyResult verified;
   StatisticsOrigin statistics;
   nlohmann::json modules = nlohmann::json::array();  ///< module_rows()
+  bool is_whole = true;  ///< nothing was left by an earlier job or shared by another run
   double seconds = 0.0;
 };
 

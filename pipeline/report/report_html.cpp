@@ -4,6 +4,7 @@
 
 #include "pipeline/report/module_views.h"
 #include "pipeline/report/page.h"
+#include "pipeline/report/prediction_view.h"
 
 namespace quern {
 namespace {
@@ -41,6 +42,10 @@ std::string overview(const json& report) {
             fmt::format("{:.1f} MB measured, {:.1f} MB predicted for data",
                         memory.at("peak_rank_bytes").get<double>() / 1e6,
                         memory.at("predicted_rank_bytes").get<double>() / 1e6));
+  if (memory.contains("peak_device_bytes") && !memory.at("peak_device_bytes").is_null()) {
+    facts.add("Peak device memory per rank",
+              bytes_text(memory.at("peak_device_bytes").get<double>()));
+  }
   facts.add("Numerics", text_at(report, "numerics"));
   return facts.html();
 }
@@ -63,6 +68,7 @@ std::string report_html(const json& report) {
         fmt::format("<p><strong>Warning:</strong> {}</p>\n", escaped(warning.get<std::string>()));
   }
   body += error_section(report.at("modules"));
+  body += prediction_section(report.value("prediction", json()));
   body += "<h2>Time per stage</h2>\n" + stage_table(report.at("stages"));
   if (const std::string layers = layer_table(report.at("layers")); !layers.empty()) {
     body += "<h2>Time per layer</h2>\n<p class=soft>Milliseconds on rank 0.</p>\n" + layers;
