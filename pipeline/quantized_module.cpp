@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "kernels/core/error.h"
 #include "pipeline/model/packed_codes.h"
@@ -92,7 +93,7 @@ Bundle to_bundle(std::span<const QuantizedModule> modules) {
   return bundle;
 }
 
-std::vector<QuantizedModule> from_bundle(const Bundle& bundle) {
+std::vector<QuantizedModule> from_bundle(Bundle bundle) {
   std::vector<QuantizedModule> modules;
   const nlohmann::json rows = summary_rows(bundle);
   for (const nlohmann::json& row : rows) {
@@ -102,7 +103,7 @@ std::vector<QuantizedModule> from_bundle(const Bundle& bundle) {
     visit_arrays(module, [&](const char* name, HostTensor& array) {
       const auto found = bundle.arrays.find(module.name + "/" + name);
       ensure(found != bundle.arrays.end(), "every array of a module in its bundle");
-      array = found->second;
+      array = std::move(found->second);
     });
     modules.push_back(std::move(module));
   }

@@ -60,7 +60,7 @@ struct QuantizedModule : ModuleSummary {
 /// Modules solved and committed together, to and from the form the store keeps.
 Bundle to_bundle(std::span<const QuantizedModule> modules);
 /// Throws InternalError if the bundle was not made by to_bundle.
-std::vector<QuantizedModule> from_bundle(const Bundle& bundle);
+std::vector<QuantizedModule> from_bundle(Bundle bundle);
 /// The JSON objects that describe a bundle's modules, and what one of them says.
 nlohmann::json summary_rows(const Bundle& bundle);
 ModuleSummary read_summary(const nlohmann::json& row);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/core/error.h"
 
@@ -22,14 +23,14 @@ std::optional<QuantizedModule> RunWeights::module(const std::string& module_name
   if (bundle == bundle_of_.end() || !store_.contains(bundle->second)) return std::nullopt;
   const std::lock_guard lock(mutex_);
   if (cached_name_ != bundle->second) {
-    const auto stored = store_.read(bundle->second);
+    auto stored = store_.read(bundle->second);
     if (!stored) {
       throw StoreError(
           fmt::format("{}: the bundle is damaged; run quantize again, which computes "
                       "it anew",
                       (store_.directory() / bundle->second).string()));
     }
-    cached_ = from_bundle(*stored);
+    cached_ = from_bundle(std::move(*stored));
     cached_name_ = bundle->second;
   }
   const auto found = std::ranges::find(cached_, module_name, &QuantizedModule::name);
