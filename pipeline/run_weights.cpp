@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "pipeline/model/packed_checkpoint.h"
 
 namespace quern {
 
@@ -18,8 +19,9 @@ RunWeights::RunWeights(const WeightSource& original, const Plan& plan, const Sta
   }
 }
 
-std::optional<QuantizedModule> RunWeights::module(const std::string& module_name) const {
-  const auto bundle = bundle_of_.find(module_name);
+std::optional<QuantizedModule> RunWeights::module_of(const std::string& name) const {
+  const std::string module = packed_module(name);
+  const auto bundle = bundle_of_.find(module);
   if (bundle == bundle_of_.end() || !store_.contains(bundle->second)) return std::nullopt;
   const std::lock_guard lock(mutex_);
   if (cached_name_ != bundle->second) {
@@ -33,19 +35,19 @@ std::optional<QuantizedModule> RunWeights::module(const std::string& module_name
     cached_ = from_bundle(std::move(*stored));
     cached_name_ = bundle->second;
   }
-  const auto found = std::ranges::find(cached_, module_name, &QuantizedModule::name);
+  const auto found = std::ranges::find(cached_, module, &QuantizedModule::name);
   ensure(found != cached_.end(), "the module in its bundle");
   return *found;
 }
 
 HostTensor RunWeights::read(const std::string& name) const {
-  constexpr std::string_view suffix = ".weight";
-  if (name.ends_with(suffix)) {
-    if (const auto found = module(name.substr(0, name.size() - suffix.size()))) {
-      return dequantize_on_host(*found);
-    }
-  }
-  return original_.read(name);
+  const auto module = module_of(name);
+  return module ? dequantize_on_host(*module) : original_.read(name);
+}
+
+void RunWeights::read_pieces(const std::string& name, const TakeValues& take) const {
+  const auto module = module_of(name);
+  module ? dequantize_on_host(*module, take) : original_.read_pieces(name, take);
 }
 
 }  // namespace quern

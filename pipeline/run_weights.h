@@ -19,13 +19,14 @@ class RunWeights final : public WeightSource {
   RunWeights(const WeightSource& original, const Plan& plan, const StateStore& store);
 
   HostTensor read(const std::string& name) const override;
+  void read_pieces(const std::string& name, const TakeValues& take) const override;
   std::uint64_t bytes(const std::string& name) const override { return original_.bytes(name); }
 
-  /// The committed module; empty if it is not part of the plan or not committed.
-  /// Throws StoreError if its bundle is damaged.
-  std::optional<QuantizedModule> module(const std::string& module_name) const;
-
  private:
+  /// The committed module whose weight has this name; empty if there is none, or it is not
+  /// committed. Throws StoreError if its bundle is damaged.
+  std::optional<QuantizedModule> module_of(const std::string& name) const;
+
   const WeightSource& original_;
   const StateStore& store_;
   std::map<std::string, std::string> bundle_of_;  ///< module name -> bundle name

@@ -163,7 +163,7 @@ void work(RunContext& context, const RunInputs& inputs, const PreparedRun& run, 
   const std::vector<ModuleSummary> modules = read_summaries(outcome.modules);
   outcome.exported = exporting.finish(modules);
   stop_if_asked(context);
-  outcome.verified = verify_output(context, modules);
+  outcome.verified = verify_output(context, modules, outcome.exported.hashes);
   require_verified(context.session, outcome.verified, context.config.output.path);
   stop_if_asked(context);
   if (inputs.evaluation) evaluate_both(context, *inputs.evaluation, outcome);

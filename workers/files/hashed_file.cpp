@@ -13,7 +13,7 @@
 namespace quern {
 
 HashedFile::HashedFile(std::filesystem::path final_path, std::uint64_t bytes, CommitHook hook)
-    : bytes_(bytes), hook_(hook), file_(std::move(final_path), std::move(hook)) {
+    : bytes_(bytes), file_(std::move(final_path), std::move(hook)) {
   file_.extend(bytes_);
   reader_.reset(::open(file_.temporary_path().c_str(), O_RDONLY | O_CLOEXEC));
   if (!reader_) throw store_error("open for reading", file_.temporary_path(), errno);
@@ -23,7 +23,7 @@ HashedFile::HashedFile(std::filesystem::path final_path, std::uint64_t bytes, Co
 void HashedFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
   ensure(offset + bytes.size() <= bytes_, "writes inside of a file of known size");
   if (bytes.empty()) return;
-  durable_step(hook_, "write", file_.temporary_path(), [&] { file_.write_at(offset, bytes); });
+  file_.write_at(offset, bytes);
   file_.start_writeback(offset, bytes.size());
   const std::lock_guard lock(mutex_);
   islands_[offset] = offset + bytes.size();

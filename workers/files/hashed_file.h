@@ -26,7 +26,7 @@ class HashedFile {
   HashedFile(const HashedFile&) = delete;             // its thread works on it
   HashedFile& operator=(const HashedFile&) = delete;  // likewise
 
-  /// Writes inside of the file; each byte once. Thread-safe.
+  /// Writes inside of the file; each byte once. Thread-safe, and therefore without the hook.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
   /// Gives the file its name; its SHA-256 as 64 hexadecimal digits. Throws InternalError if bytes
   /// are missing, StoreError if they cannot be read back.
@@ -37,7 +37,6 @@ class HashedFile {
   void hash_until(std::uint64_t end, const std::stop_token& stop);
 
   std::uint64_t bytes_;
-  CommitHook hook_;
   AtomicFile file_;
   Descriptor reader_;                               ///< of the same file, which it outlives
   std::mutex mutex_;                                ///< guards the two below

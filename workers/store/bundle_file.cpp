@@ -241,12 +241,16 @@ HostTensor read_dataset(const Object& object, const Place& place) {
   return array;
 }
 
-File open_for_reading(const Place& place) {
+File open_bundle(const Place& place) {
   const Properties access(checked(H5Pcreate(H5P_FILE_ACCESS), place, "make properties"));
   // Parallel file systems may refuse locks, and bundle files never change.
   checked(H5Pset_file_locking(access.get(), false, true), place, "do without locks");
-  return File(
+  File file(
       checked(H5Fopen(place.file.c_str(), H5F_ACC_RDONLY, access.get()), place, "open the file"));
+  if (read_text_attribute(file.get(), kFormatKey, place) != kFormat) {
+    fail(place, fmt::format("expected format {:?}: written by another version", kFormat));
+  }
+  return file;
 }
 
 /// Puts one object of the file, if it is an array, where it belongs in the bundle.
@@ -280,13 +284,20 @@ WrittenFile write_bundle_file(const std::filesystem::path& final_path, const Bun
   return {image.bytes().size(), xxh3_hex(image.bytes())};
 }
 
+std::string read_bundle_attributes(const std::filesystem::path& path) {
+  const Turn turn;
+  Place place{path};
+  const File file = open_bundle(place);
+  place.object = kText;
+  Bundle bundle;
+  read_object(file, place, bundle);
+  return std::move(bundle.attributes);
+}
+
 Bundle read_bundle_file(const std::filesystem::path& path) {
   const Turn turn;
   Place place{path};
-  const File file = open_for_reading(place);
-  if (read_text_attribute(file.get(), kFormatKey, place) != kFormat) {
-    fail(place, fmt::format("expected format {:?}: written by another version", kFormat));
-  }
+  const File file = open_bundle(place);
   std::vector<std::string> names;
   checked(H5Lvisit(file.get(), H5_INDEX_NAME, H5_ITER_INC, collect_name, &names), place,
           "list the datasets");

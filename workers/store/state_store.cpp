@@ -100,6 +100,11 @@ std::optional<Bundle> StateStore::read(const JournalEntry& entry) const {
   return read_bundle_file(path_of(entry.name));
 }
 
+std::optional<std::string> StateStore::read_attributes(const std::string& name) const {
+  if (!intact(name)) return std::nullopt;
+  return read_bundle_attributes(path_of(name));
+}
+
 std::filesystem::path StateStore::set_aside(const std::string& name) {
   ensure(contains(name), "an acknowledged name to set aside");
   const std::filesystem::path path = path_of(name);
