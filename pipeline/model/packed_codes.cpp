@@ -22,7 +22,8 @@ std::uint32_t packed_field(std::span<const std::int32_t> words, std::size_t stri
 
 namespace {
 
-constexpr std::size_t kTile = 16;  // rows that share a cache line of words
+constexpr std::size_t kTile = 16;   // rows that share a cache line of words
+constexpr std::size_t kBlock = 64;  // columns decoded before they are written row by row
 
 /// Rows [first, first + count) of a packed matrix; count at most kTile.
 struct RowTile {
@@ -32,6 +33,15 @@ struct RowTile {
 
 using TileCodes = std::array<std::uint32_t, kTile>;
 
+/// Words of one line of a packed matrix in the rows of a tile.
+void load_words(const std::int32_t* line, std::size_t count, TileCodes& words) {
+  if (count == kTile) {  // a length the compiler knows
+    for (std::size_t i = 0; i < kTile; ++i) words[i] = static_cast<std::uint32_t>(line[i]);
+    return;
+  }
+  for (std::size_t i = 0; i < count; ++i) words[i] = static_cast<std::uint32_t>(line[i]);
+}
+
 /// The fields of one column k in the rows of a tile; words [ceil(K bits / 32), N].
 void read_column(const HostTensor& words, int bits, std::size_t k, const RowTile& tile,
                  TileCodes& codes) {
@@ -40,14 +50,30 @@ void read_column(const HostTensor& words, int bits, std::size_t k, const RowTile
   const std::size_t shift = position % 32;
   const std::uint32_t mask = (1U << bits) - 1U;
   const auto* low = words.as<std::int32_t>().data() + position / 32 * stride + tile.first;
-  for (std::size_t i = 0; i < tile.count; ++i) codes[i] = static_cast<std::uint32_t>(low[i]);
+  load_words(low, tile.count, codes);
   if (shift + static_cast<std::size_t>(bits) <= 32) {
-    for (std::size_t i = 0; i < tile.count; ++i) codes[i] = (codes[i] >> shift) & mask;
+    for (std::uint32_t& code : codes) code = (code >> shift) & mask;
     return;
   }
-  for (std::size_t i = 0; i < tile.count; ++i) {
-    const auto high = static_cast<std::uint32_t>(low[stride + i]);
-    codes[i] = ((codes[i] >> shift) | (high << (32 - shift))) & mask;
+  TileCodes high{};
+  load_words(low + stride, tile.count, high);
+  for (std::size_t i = 0; i < kTile; ++i) {
+    codes[i] = ((codes[i] >> shift) | (high[i] << (32 - shift))) & mask;
+  }
+}
+
+/// Calls decode(k, values of column k in the tile) for all columns; writes the rows one behind the
+/// other. Rows may lie a power of two apart, where writing columns would miss the cache.
+template <typename Decode>
+void write_rows(std::size_t columns, const RowTile& tile, float* out, Decode decode) {
+  std::array<std::array<float, kTile>, kBlock> block{};
+  for (std::size_t begin = 0; begin < columns; begin += kBlock) {
+    const std::size_t width = std::min(kBlock, columns - begin);
+    for (std::size_t k = 0; k < width; ++k) decode(begin + k, block[k]);
+    for (std::size_t i = 0; i < tile.count; ++i) {
+      float* const row = out + i * columns + begin;
+      for (std::size_t k = 0; k < width; ++k) row[k] = block[k][i];
+    }
   }
 }
 
@@ -75,20 +101,19 @@ struct TileGrid {
 
 /// The rows of a tile, one behind the other.
 void decode_tile(const PackedGrid& grid, const RowTile& tile, float* out) {
-  const auto columns = static_cast<std::size_t>(grid.group_of.shape[0]);
   const auto groups = grid.group_of.as<std::int32_t>();
   TileGrid of_group;
   TileCodes codes{};
-  for (std::size_t k = 0; k < columns; ++k) {
+  write_rows(groups.size(), tile, out, [&](std::size_t k, std::array<float, kTile>& values) {
     if (k == 0 || groups[k] != groups[k - 1]) {
       of_group.load(grid, static_cast<std::size_t>(groups[k]), tile);
     }
     read_column(grid.words, grid.bits, k, tile, codes);
-    for (std::size_t i = 0; i < tile.count; ++i) {
-      out[i * columns + k] =
+    for (std::size_t i = 0; i < kTile; ++i) {
+      values[i] =
           of_group.scales[i] * static_cast<float>(static_cast<int>(codes[i]) - of_group.zeros[i]);
     }
-  }
+  });
 }
 
 void add_outliers(const PackedCodebook& codebook, const RowTile& tile, float* out) {
@@ -104,16 +129,16 @@ void add_outliers(const PackedCodebook& codebook, const RowTile& tile, float* ou
 }
 
 void decode_tile(const PackedCodebook& codebook, const RowTile& tile, float* out) {
-  const auto columns = static_cast<std::size_t>(codebook.columns);
   const auto entries = static_cast<std::size_t>(codebook.table.shape[1]);
   const float* const table = codebook.table.as<float>().data() + tile.first * entries;
   TileCodes codes{};
-  for (std::size_t k = 0; k < columns; ++k) {
-    read_column(codebook.words, codebook.bits, k, tile, codes);
-    for (std::size_t i = 0; i < tile.count; ++i) {
-      out[i * columns + k] = table[i * entries + codes[i]];
-    }
-  }
+  write_rows(static_cast<std::size_t>(codebook.columns), tile, out,
+             [&](std::size_t k, std::array<float, kTile>& values) {
+               read_column(codebook.words, codebook.bits, k, tile, codes);
+               for (std::size_t i = 0; i < tile.count; ++i) {
+                 values[i] = table[i * entries + codes[i]];
+               }
+             });
   add_outliers(codebook, tile, out);
 }
 

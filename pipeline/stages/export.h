@@ -12,7 +12,7 @@
 #include "pipeline/quantized_module.h"
 #include "pipeline/run_context.h"
 #include "pipeline/stages/export_plan.h"
-#include "pipeline/stages/shard_stream.h"
+#include "pipeline/stages/export_plan_stream.h"
 
 namespace quern {
 

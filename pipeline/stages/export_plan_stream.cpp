@@ -1,4 +1,4 @@
-#include "pipeline/stages/shard_stream.h"
+#include "pipeline/stages/export_plan_stream.h"
 
 #include <fmt/format.h>
 
