@@ -60,6 +60,30 @@ void read_at(const Descriptor& file, std::uint64_t offset, std::span<std::byte> 
   }
 }
 
+/// The checksum of the library's filter of this name.
+std::uint32_t fletcher32(std::span<const std::byte> bytes) {
+  constexpr std::size_t kBytesWithoutOverflow = 720;
+  std::uint32_t sum = 0;
+  std::uint32_t sum_of_sums = 0;
+  const auto fold = [](std::uint32_t value) { return (value & 0xFFFFU) + (value >> 16U); };
+  const std::size_t even = bytes.size() / 2 * 2;
+  for (std::size_t at = 0; at < even;) {
+    const std::size_t end = std::min(even, at + kBytesWithoutOverflow);
+    for (; at < end; at += 2) {  // words, most significant byte first
+      sum += std::to_integer<std::uint32_t>(bytes[at]) << 8U |
+             std::to_integer<std::uint32_t>(bytes[at + 1]);
+      sum_of_sums += sum;
+    }
+    sum = fold(sum);
+    sum_of_sums = fold(sum_of_sums);
+  }
+  if (even < bytes.size()) {
+    sum = fold(sum + (std::to_integer<std::uint32_t>(bytes[even]) << 8U));
+    sum_of_sums = fold(sum_of_sums + sum);
+  }
+  return fold(sum_of_sums) << 16U | fold(sum);
+}
+
 }  // namespace
 
 std::vector<StoredChunk> find_chunks(const Dataset& dataset, std::span<const hsize_t> dims,
@@ -111,29 +135,6 @@ void read_chunks(const Place& place, std::span<const StoredChunk> chunks,
     filled += chunk.array_bytes;
   }
   if (filled != out.size()) fail(place, "chunks are missing");
-}
-
-std::uint32_t fletcher32(std::span<const std::byte> bytes) {
-  constexpr std::size_t kBytesWithoutOverflow = 720;
-  std::uint32_t sum = 0;
-  std::uint32_t sum_of_sums = 0;
-  const auto fold = [](std::uint32_t value) { return (value & 0xFFFFU) + (value >> 16U); };
-  const std::size_t even = bytes.size() / 2 * 2;
-  for (std::size_t at = 0; at < even;) {
-    const std::size_t end = std::min(even, at + kBytesWithoutOverflow);
-    for (; at < end; at += 2) {  // words, most significant byte first
-      sum += std::to_integer<std::uint32_t>(bytes[at]) << 8U |
-             std::to_integer<std::uint32_t>(bytes[at + 1]);
-      sum_of_sums += sum;
-    }
-    sum = fold(sum);
-    sum_of_sums = fold(sum_of_sums);
-  }
-  if (even < bytes.size()) {
-    sum = fold(sum + (std::to_integer<std::uint32_t>(bytes[even]) << 8U));
-    sum_of_sums = fold(sum_of_sums + sum);
-  }
-  return fold(sum_of_sums) << 16U | fold(sum);
 }
 
 }  // namespace quern::hdf5

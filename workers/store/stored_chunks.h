@@ -27,7 +27,4 @@ std::vector<StoredChunk> find_chunks(const Dataset& dataset, std::span<const hsi
 /// StoreError if the file ends before, cannot be read or does not fit its checksums.
 void read_chunks(const Place& place, std::span<const StoredChunk> chunks, std::span<std::byte> out);
 
-/// The checksum of the library's filter of this name.
-std::uint32_t fletcher32(std::span<const std::byte> bytes);
-
 }  // namespace quern::hdf5
