@@ -19,7 +19,7 @@ namespace quern {
 /// quantized from the beginning, modules as soon as their bundles are committed, in any order.
 class ShardStream {
  public:
-  /// What is written, and where to. Views: they outlive the stream.
+  /// What is written, and where to. Views; exporter and shards outlive the stream.
   struct Output {
     const Exporter& exporter;
     std::span<const OutputShard> shards;  ///< of all ranks
