@@ -1,7 +1,11 @@
 #include "pipeline/bundle_shares.h"
 
+#include <utility>
+#include <vector>
+
 #include "pipeline/gather_json.h"
 #include "workers/agreement.h"
+#include "workers/parallel.h"
 
 namespace quern {
 
@@ -22,9 +26,15 @@ void share_bundles(RunContext& context, const std::function<void(const BundleUni
 }
 
 nlohmann::json gather_by_bundle(RunContext& context,
-                                const std::function<nlohmann::json(const BundleUnit&)>& describe) {
+                                const std::function<nlohmann::json(const BundleUnit&)>& describe,
+                                int threads) {
+  const std::vector<const BundleUnit*> share = own_bundles(context);
+  std::vector<nlohmann::json> described(share.size());
+  run_agreed(context.session, [&] {
+    run_parallel(share.size(), threads, [&](std::size_t i) { described[i] = describe(*share[i]); });
+  });
   nlohmann::json mine = nlohmann::json::object();
-  share_bundles(context, [&](const BundleUnit& bundle) { mine[bundle.name] = describe(bundle); });
+  for (std::size_t i = 0; i < share.size(); ++i) mine[share[i]->name] = std::move(described[i]);
   nlohmann::json all = nlohmann::json::object();
   for (const nlohmann::json& part : gather_json(context.session, mine)) all.update(part);
   return all;

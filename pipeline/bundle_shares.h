@@ -16,8 +16,9 @@ std::vector<const BundleUnit*> own_bundles(const RunContext& context);
 void share_bundles(RunContext& context, const std::function<void(const BundleUnit&)>& work);
 
 /// Collective. What describe(bundle) says of every stored bundle, as an object by bundle name, on
-/// rank 0; empty elsewhere. Each rank describes its share.
+/// rank 0; empty elsewhere. Each rank describes its share, on so many threads.
 nlohmann::json gather_by_bundle(RunContext& context,
-                                const std::function<nlohmann::json(const BundleUnit&)>& describe);
+                                const std::function<nlohmann::json(const BundleUnit&)>& describe,
+                                int threads = 1);
 
 }  // namespace quern

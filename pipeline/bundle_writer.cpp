@@ -38,7 +38,8 @@ void BundleWriter::settle(std::string_view bundles) {
   run_agreed(context_.session, [&] {
     while (!under_way_.empty()) take_oldest();
   });
-  acknowledge(context_.session, context_.store, std::exchange(written_, {}));
+  tell_committed(context_,
+                 acknowledge(context_.session, context_.store, std::exchange(written_, {})));
 }
 
 }  // namespace quern

@@ -8,14 +8,15 @@ namespace quern {
 
 nlohmann::json module_rows(RunContext& context) {
   context.session.enter("read what was committed");
-  const nlohmann::json gathered = gather_by_bundle(context, [&](const BundleUnit& bundle) {
-    const auto stored = context.store.read(bundle.name);
-    if (!stored) {
+  const auto rows_of = [&](const BundleUnit& bundle) {
+    const auto attributes = context.store.read_attributes(bundle.name);
+    if (!attributes) {
       throw StoreError(bundle.name +
                        ": the bundle is damaged; run quantize again, which computes it anew");
     }
-    return summary_rows(*stored);
-  });
+    return summary_rows(*attributes);
+  };
+  const nlohmann::json gathered = gather_by_bundle(context, rows_of, context.session.threads);
   const nlohmann::json of_bundle = broadcast_json(context.session, gathered);
   nlohmann::json rows = nlohmann::json::array();
   for (const BundleUnit* bundle : context.plan.stored_bundles()) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "kernels/core/error.h"
 #include "pipeline/model/packed_codes.h"
@@ -52,12 +53,23 @@ void visit_arrays(Module& module, Visit visit) {
   }
 }
 
+PackedGrid packed_grid(const QuantizedModule& module) {
+  const auto& grid = std::get<UniformGrid>(module.values);
+  return {module.words, grid.scales, grid.zeros, grid.group_of, module.bits};
+}
+
+PackedCodebook packed_codebook(const QuantizedModule& module) {
+  const auto& codebook = std::get<Codebook>(module.values);
+  return {module.words,  codebook.table,     codebook.rows, codebook.cols,
+          codebook.vals, module.in_features, module.bits};
+}
+
 }  // namespace
 
-nlohmann::json summary_rows(const Bundle& bundle) {
-  nlohmann::json attributes = nlohmann::json::parse(bundle.attributes, nullptr, false);
-  ensure(attributes.is_object() && attributes.contains("modules"), "a bundle of modules");
-  return attributes.at("modules");
+nlohmann::json summary_rows(const std::string& attributes) {
+  const nlohmann::json json = nlohmann::json::parse(attributes, nullptr, false);
+  ensure(json.is_object() && json.contains("modules"), "a bundle of modules");
+  return json.at("modules");
 }
 
 ModuleSummary read_summary(const nlohmann::json& row) {
@@ -92,9 +104,9 @@ Bundle to_bundle(std::span<const QuantizedModule> modules) {
   return bundle;
 }
 
-std::vector<QuantizedModule> from_bundle(const Bundle& bundle) {
+std::vector<QuantizedModule> from_bundle(Bundle bundle) {
   std::vector<QuantizedModule> modules;
-  const nlohmann::json rows = summary_rows(bundle);
+  const nlohmann::json rows = summary_rows(bundle.attributes);
   for (const nlohmann::json& row : rows) {
     QuantizedModule module;
     static_cast<ModuleSummary&>(module) = read_summary(row);
@@ -102,7 +114,7 @@ std::vector<QuantizedModule> from_bundle(const Bundle& bundle) {
     visit_arrays(module, [&](const char* name, HostTensor& array) {
       const auto found = bundle.arrays.find(module.name + "/" + name);
       ensure(found != bundle.arrays.end(), "every array of a module in its bundle");
-      array = found->second;
+      array = std::move(found->second);
     });
     modules.push_back(std::move(module));
   }
@@ -114,12 +126,13 @@ std::string fingerprint_text(std::uint64_t fingerprint) {
 }
 
 HostTensor dequantize_on_host(const QuantizedModule& module) {
-  if (const auto* grid = std::get_if<UniformGrid>(&module.values)) {
-    return decode_grid({module.words, grid->scales, grid->zeros, grid->group_of, module.bits});
-  }
-  const auto& codebook = std::get<Codebook>(module.values);
-  return decode_codebook({module.words, codebook.table, codebook.rows, codebook.cols, codebook.vals,
-                          module.in_features, module.bits});
+  if (on_grid(module)) return decode_grid(packed_grid(module));
+  return decode_codebook(packed_codebook(module));
+}
+
+void dequantize_on_host(const QuantizedModule& module, const TakeValues& take) {
+  if (on_grid(module)) return decode_grid(packed_grid(module), take);
+  decode_codebook(packed_codebook(module), take);
 }
 
 }  // namespace quern

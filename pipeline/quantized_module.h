@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/core/tensor.h"
+#include "pipeline/model/take_values.h"
 #include "workers/store/bundle_file.h"
 
 namespace quern {
@@ -60,9 +61,9 @@ struct QuantizedModule : ModuleSummary {
 /// Modules solved and committed together, to and from the form the store keeps.
 Bundle to_bundle(std::span<const QuantizedModule> modules);
 /// Throws InternalError if the bundle was not made by to_bundle.
-std::vector<QuantizedModule> from_bundle(const Bundle& bundle);
-/// The JSON objects that describe a bundle's modules, and what one of them says.
-nlohmann::json summary_rows(const Bundle& bundle);
+std::vector<QuantizedModule> from_bundle(Bundle bundle);
+/// The JSON objects that describe a bundle's modules in its attributes, and what one of them says.
+nlohmann::json summary_rows(const std::string& attributes);
 ModuleSummary read_summary(const nlohmann::json& row);
 
 /// fingerprint() as 16 hexadecimal digits.
@@ -71,5 +72,7 @@ std::string fingerprint_text(std::uint64_t fingerprint);
 /// W [N, K] f32, decoded bit by bit on the host: an independent check of the device's arithmetic
 /// and of the packing.
 HostTensor dequantize_on_host(const QuantizedModule& module);
+/// The same, a few rows at a time.
+void dequantize_on_host(const QuantizedModule& module, const TakeValues& take);
 
 }  // namespace quern

@@ -34,7 +34,14 @@ void stop_if_asked(RunContext& context) {
   });
 }
 
-void acknowledge(Session& session, StateStore& store, const std::vector<JournalEntry>& mine) {
+void tell_committed(RunContext& context, std::span<const JournalEntry> bundles) {
+  run_agreed(context.session, [&] {
+    if (context.committed) context.committed(bundles);
+  });
+}
+
+std::vector<JournalEntry> acknowledge(Session& session, StateStore& store,
+                                      const std::vector<JournalEntry>& mine) {
   std::vector<JournalEntry> all;
   for (const nlohmann::json& rows : gather_json(session, to_json(mine))) {
     for (JournalEntry& entry : to_entries(rows)) all.push_back(std::move(entry));
@@ -43,8 +50,9 @@ void acknowledge(Session& session, StateStore& store, const std::vector<JournalE
   run_agreed(session, [&] {
     if (session.is_root() && !all.empty()) store.acknowledge(all);
   });
-  const nlohmann::json known = broadcast_json(session, to_json(all));
-  if (!session.is_root()) store.learn(to_entries(known));
+  all = to_entries(broadcast_json(session, to_json(all)));
+  if (!session.is_root()) store.learn(all);
+  return all;
 }
 
 void set_aside_damaged(Session& session, StateStore& store, const std::vector<std::string>& names) {

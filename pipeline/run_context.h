@@ -1,6 +1,8 @@
 #pragma once
 
 #include <functional>
+#include <span>
+#include <vector>
 
 #include "pipeline/config/run_config.h"
 #include "pipeline/model/weight_source.h"
@@ -20,14 +22,21 @@ struct RunContext {
   StateStore& store;
   Stopwatch& watch;
   std::function<bool()> stop_requested;  ///< a signal asked this rank to stop
+  /// Told on every rank of bundles that are committed, each once: of an earlier job when the run
+  /// begins, its own when they are acknowledged. May throw; empty: nobody is told.
+  std::function<void(std::span<const JournalEntry>)> committed = {};
 };
 
 /// Collective, between units: throws Interrupted on every rank if any was asked to stop.
 void stop_if_asked(RunContext& context);
 
-/// Collective: rank 0 writes `entries` of all ranks to the store's journal, in name order;
-/// afterwards every rank's store knows them.
-void acknowledge(Session& session, StateStore& store, const std::vector<JournalEntry>& mine);
+/// Collective: tells context.committed.
+void tell_committed(RunContext& context, std::span<const JournalEntry> bundles);
+
+/// Collective: rank 0 writes the entries of all ranks to the store's journal, in name order;
+/// afterwards every rank's store knows them. Returns them.
+std::vector<JournalEntry> acknowledge(Session& session, StateStore& store,
+                                      const std::vector<JournalEntry>& mine);
 
 /// Collective: forgets damaged files among `names`, setting them aside on rank 0 with a warning.
 void set_aside_damaged(Session& session, StateStore& store, const std::vector<std::string>& names);

@@ -3,20 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/core/error.h"
+#include "pipeline/model/packed_checkpoint.h"
 
 namespace quern {
-namespace {
-
-/// The module whose weight has this name; empty for other tensors.
-std::optional<std::string> module_of(const std::string& tensor) {
-  constexpr std::string_view suffix = ".weight";
-  if (!tensor.ends_with(suffix)) return std::nullopt;
-  return tensor.substr(0, tensor.size() - suffix.size());
-}
-
-}  // namespace
 
 RunWeights::RunWeights(const WeightSource& original, const Plan& plan, const StateStore& store)
     : original_(original), store_(store) {
@@ -27,42 +19,45 @@ RunWeights::RunWeights(const WeightSource& original, const Plan& plan, const Sta
   }
 }
 
-const std::string* RunWeights::bundle_of(const std::string& module_name) const {
-  const auto bundle = bundle_of_.find(module_name);
+const std::string* RunWeights::bundle_of(const std::string& module) const {
+  const auto bundle = bundle_of_.find(module);
   return bundle != bundle_of_.end() && store_.contains(bundle->second) ? &bundle->second : nullptr;
 }
 
-std::optional<QuantizedModule> RunWeights::module(const std::string& module_name) const {
-  const std::string* const bundle = bundle_of(module_name);
+std::optional<QuantizedModule> RunWeights::module_of(const std::string& name) const {
+  const std::string module = packed_module(name);
+  const std::string* const bundle = bundle_of(module);
   if (bundle == nullptr) return std::nullopt;
   const std::lock_guard lock(mutex_);
   if (cached_name_ != *bundle) {
-    const auto stored = store_.read(*bundle);
+    auto stored = store_.read(*bundle);
     if (!stored) {
       throw StoreError(
           fmt::format("{}: the bundle is damaged; run quantize again, which computes "
                       "it anew",
                       (store_.directory() / *bundle).string()));
     }
-    cached_ = from_bundle(*stored);
+    cached_ = from_bundle(std::move(*stored));
     cached_name_ = *bundle;
   }
-  const auto found = std::ranges::find(cached_, module_name, &QuantizedModule::name);
+  const auto found = std::ranges::find(cached_, module, &QuantizedModule::name);
   ensure(found != cached_.end(), "the module in its bundle");
   return *found;
 }
 
 std::optional<StoredTensor> RunWeights::stored(const std::string& name) const {
-  const std::optional<std::string> owner = module_of(name);
-  if (owner && bundle_of(*owner) != nullptr) return std::nullopt;
+  if (bundle_of(packed_module(name)) != nullptr) return std::nullopt;
   return original_.stored(name);
 }
 
 HostTensor RunWeights::read(const std::string& name) const {
-  if (const std::optional<std::string> owner = module_of(name)) {
-    if (const auto found = module(*owner)) return dequantize_on_host(*found);
-  }
-  return original_.read(name);
+  const auto module = module_of(name);
+  return module ? dequantize_on_host(*module) : original_.read(name);
+}
+
+void RunWeights::read_pieces(const std::string& name, const TakeValues& take) const {
+  const auto module = module_of(name);
+  module ? dequantize_on_host(*module, take) : original_.read_pieces(name, take);
 }
 
 }  // namespace quern

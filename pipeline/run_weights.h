@@ -20,15 +20,15 @@ class RunWeights final : public WeightSource {
 
   HostTensor read(const std::string& name) const override;
   std::optional<StoredTensor> stored(const std::string& name) const override;
+  void read_pieces(const std::string& name, const TakeValues& take) const override;
   std::uint64_t bytes(const std::string& name) const override { return original_.bytes(name); }
-
-  /// The committed module; empty if it is not part of the plan or not committed.
-  /// Throws StoreError if its bundle is damaged.
-  std::optional<QuantizedModule> module(const std::string& module_name) const;
 
  private:
   /// The stored bundle that holds a weight; nullptr: the weight is the original one.
   const std::string* bundle_of(const std::string& module_name) const;
+  /// The committed module whose weight has this name; empty if there is none, or it is not
+  /// committed. Throws StoreError if its bundle is damaged.
+  std::optional<QuantizedModule> module_of(const std::string& name) const;
 
   const WeightSource& original_;
   const StateStore& store_;

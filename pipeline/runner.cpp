@@ -154,14 +154,16 @@ void require_verified(Session& session, const VerifyResult& result, const fs::pa
 /// Everything between the held directory and the report.
 void work(RunContext& context, const RunInputs& inputs, const PreparedRun& run, Progress& progress,
           RunOutcome& outcome) {
+  ModelExport exporting(context, run.provenance);
+  context.committed = [&](std::span<const JournalEntry> bundles) { exporting.take(bundles); };
   outcome.statistics = quantize_all(context, inputs.calibration ? &*inputs.calibration : nullptr,
                                     run.identity, progress);
   stop_if_asked(context);
   outcome.modules = module_rows(context);
   const std::vector<ModuleSummary> modules = read_summaries(outcome.modules);
-  outcome.exported = export_model(context, modules, run.provenance);
+  outcome.exported = exporting.finish(modules);
   stop_if_asked(context);
-  outcome.verified = verify_output(context, modules);
+  outcome.verified = verify_output(context, modules, outcome.exported.hashes);
   require_verified(context.session, outcome.verified, context.config.output.path);
   stop_if_asked(context);
   if (inputs.evaluation) evaluate_both(context, *inputs.evaluation, outcome);

@@ -9,8 +9,7 @@ class DequantizedExporter final : public Exporter {
     return {{module.name + ".weight", model_dtype, {module.out_features, module.in_features}}};
   }
 
-  std::vector<NamedTensor> tensors(const QuantizedModule& module,
-                                   DType model_dtype) const override {
+  std::vector<NamedTensor> tensors(QuantizedModule module, DType model_dtype) const override {
     std::vector<NamedTensor> result;
     result.push_back({module.name + ".weight", converted(dequantize_on_host(module), model_dtype)});
     return result;

@@ -44,8 +44,7 @@ class Exporter {
   /// Tensors that take the place of the module's ".weight". model_dtype: of that weight.
   virtual std::vector<TensorSpec> specs(const ModuleSummary& module, DType model_dtype) const = 0;
   /// The same tensors, with values, in the same order.
-  virtual std::vector<NamedTensor> tensors(const QuantizedModule& module,
-                                           DType model_dtype) const = 0;
+  virtual std::vector<NamedTensor> tensors(QuantizedModule module, DType model_dtype) const = 0;
   /// Type in which a quantized module's bias is stored.
   virtual DType bias_dtype(DType model_dtype) const = 0;
   virtual Container container() const = 0;

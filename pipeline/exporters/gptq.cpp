@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "kernels/core/error.h"
 #include "pipeline/exporters/gptq_dynamic.h"
@@ -54,15 +55,15 @@ class GptqExporter final : public Exporter {
             {module.name + ".g_idx", DType::i32, {k}}};
   }
 
-  std::vector<NamedTensor> tensors(const QuantizedModule& module, DType) const override {
-    const auto* grid = std::get_if<UniformGrid>(&module.values);
+  std::vector<NamedTensor> tensors(QuantizedModule module, DType) const override {
+    auto* grid = std::get_if<UniformGrid>(&module.values);
     ensure(grid != nullptr, "a module on a uniform grid for the gptq format");
     std::vector<NamedTensor> result;
-    result.push_back({module.name + ".qweight", module.words});
+    result.push_back({module.name + ".qweight", std::move(module.words)});
     result.push_back(
         {module.name + ".qzeros", pack_zeros(grid->zeros, module.bits, symmetric_ ? 1 : 0)});
-    result.push_back({module.name + ".scales", grid->scales});
-    result.push_back({module.name + ".g_idx", grid->group_of});
+    result.push_back({module.name + ".scales", std::move(grid->scales)});
+    result.push_back({module.name + ".g_idx", std::move(grid->group_of)});
     return result;
   }
 

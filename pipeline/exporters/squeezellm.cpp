@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "kernels/core/error.h"
 
@@ -41,17 +42,17 @@ class SqueezellmExporter final : public Exporter {
     return specs;
   }
 
-  std::vector<NamedTensor> tensors(const QuantizedModule& module, DType) const override {
-    const auto* codebook = std::get_if<Codebook>(&module.values);
+  std::vector<NamedTensor> tensors(QuantizedModule module, DType) const override {
+    auto* codebook = std::get_if<Codebook>(&module.values);
     ensure(codebook != nullptr, "a module with a table of values for the squeezellm formats");
     std::vector<NamedTensor> result;
-    result.push_back({module.name + ".qweight", module.words});
+    result.push_back({module.name + ".qweight", std::move(module.words)});
     result.push_back(
-        {module.name + ".lookup_table", converted(codebook->table, module.table_dtype)});
+        {module.name + ".lookup_table", converted(std::move(codebook->table), module.table_dtype)});
     if (module.outliers == 0) return result;
-    result.push_back({module.name + ".rows", codebook->rows});
-    result.push_back({module.name + ".cols", codebook->cols});
-    result.push_back({module.name + ".vals", codebook->vals});
+    result.push_back({module.name + ".rows", std::move(codebook->rows)});
+    result.push_back({module.name + ".cols", std::move(codebook->cols)});
+    result.push_back({module.name + ".vals", std::move(codebook->vals)});
     return result;
   }
 

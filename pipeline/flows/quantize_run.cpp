@@ -102,6 +102,10 @@ class QuantizeRun {
     std::vector<std::string> names;
     for (const BundleUnit* bundle : context_.plan.stored_bundles()) names.push_back(bundle->name);
     set_aside_damaged(context_.session, context_.store, names);
+    std::erase_if(names, [&](const std::string& name) { return !context_.store.contains(name); });
+    std::vector<JournalEntry> committed;
+    for (const std::string& name : names) committed.push_back(context_.store.entries().at(name));
+    tell_committed(context_, committed);
   }
 
   Bundles open() const {

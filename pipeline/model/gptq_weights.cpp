@@ -72,10 +72,9 @@ void check_packed(const TensorNode& node, const TensorSource& source, const std:
       source.folder().string(), module, scales.text(), g_idx.text(), node.shape.text()));
 }
 
-}  // namespace
-
-HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
-                       std::string_view module) {
+/// Zero points [G, N] u8, after a check of all tensors.
+HostTensor unpack_zeros(const GptqTensors& tensors, int bits, int stored_zero_offset,
+                        std::string_view module) {
   check_shapes(tensors, bits, std::string(module));
   HostTensor zeros(DType::u8, tensors.scales.shape);
   const std::int64_t groups = tensors.scales.shape[0];
@@ -92,7 +91,21 @@ HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_off
           (stored + static_cast<std::uint32_t>(stored_zero_offset)) & mask);
     }
   }
+  return zeros;
+}
+
+}  // namespace
+
+HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
+                       std::string_view module) {
+  const HostTensor zeros = unpack_zeros(tensors, bits, stored_zero_offset, module);
   return decode_grid({tensors.qweight, tensors.scales, zeros, tensors.g_idx, bits});
+}
+
+void decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
+                 std::string_view module, const TakeValues& take) {
+  const HostTensor zeros = unpack_zeros(tensors, bits, stored_zero_offset, module);
+  decode_grid({tensors.qweight, tensors.scales, zeros, tensors.g_idx, bits}, take);
 }
 
 GptqWeights::Override GptqWeights::read_override(const std::string& key,
@@ -158,13 +171,21 @@ int GptqWeights::bits_of(const std::string& module) const {
   return bits_;
 }
 
+GptqTensors GptqWeights::read_module(const std::string& module) const {
+  return {source_.read(module + ".qweight"), source_.read(module + ".qzeros"),
+          source_.read(module + ".scales"), source_.read(module + ".g_idx")};
+}
+
 HostTensor GptqWeights::read(const std::string& name) const {
-  constexpr std::string_view suffix = ".weight";
-  const std::string module = name.substr(0, name.size() - std::min(name.size(), suffix.size()));
-  if (!name.ends_with(suffix) || !is_packed(module)) return source_.read(name);
-  const GptqTensors tensors{source_.read(module + ".qweight"), source_.read(module + ".qzeros"),
-                            source_.read(module + ".scales"), source_.read(module + ".g_idx")};
-  return decode_gptq(tensors, bits_of(module), stored_zero_offset_, module);
+  const std::string module = packed_module(name);
+  if (!is_packed(module)) return source_.read(name);
+  return decode_gptq(read_module(module), bits_of(module), stored_zero_offset_, module);
+}
+
+void GptqWeights::read_pieces(const std::string& name, const TakeValues& take) const {
+  const std::string module = packed_module(name);
+  if (!is_packed(module)) return WeightSource::read_pieces(name, take);
+  decode_gptq(read_module(module), bits_of(module), stored_zero_offset_, module, take);
 }
 
 std::uint64_t GptqWeights::bytes(const std::string& name) const {

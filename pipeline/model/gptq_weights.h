@@ -24,6 +24,9 @@ struct GptqTensors {
 /// shares nothing with the packer. Throws InputError naming `module` when the tensors do not fit.
 HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
                        std::string_view module);
+/// The same, a few rows at a time.
+void decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
+                 std::string_view module, const TakeValues& take);
 
 /// A GPTQ checkpoint: packed modules are decoded, everything else is passed on.
 class GptqWeights final : public WeightSource {
@@ -34,6 +37,7 @@ class GptqWeights final : public WeightSource {
               std::string_view origin);
 
   HostTensor read(const std::string& name) const override;
+  void read_pieces(const std::string& name, const TakeValues& take) const override;
   std::uint64_t bytes(const std::string& name) const override;
 
   bool is_packed(const std::string& module) const;
@@ -48,6 +52,7 @@ class GptqWeights final : public WeightSource {
   static Override read_override(const std::string& key, const nlohmann::ordered_json& value,
                                 int default_bits, std::string_view origin);
   int bits_of(const std::string& module) const;
+  GptqTensors read_module(const std::string& module) const;
 
   const TensorSource& source_;
   int bits_ = 4;

@@ -8,6 +8,12 @@
 
 namespace quern {
 
+std::string packed_module(std::string_view name) {
+  constexpr std::string_view suffix = ".weight";
+  if (!name.ends_with(suffix)) return {};
+  return std::string(name.substr(0, name.size() - suffix.size()));
+}
+
 void check_packed_checkpoint(
     const ModelGraph& graph, const TensorSource& source,
     const std::function<bool(const TensorNode&, const std::string& module)>& check_packed) {

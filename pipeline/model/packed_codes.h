@@ -4,6 +4,7 @@
 #include <span>
 
 #include "kernels/core/tensor.h"
+#include "pipeline/model/take_values.h"
 
 namespace quern {
 
@@ -24,6 +25,8 @@ struct PackedGrid {
 /// W [N, K] f32 = scales[g, n] (code[k, n] - zeros[g, n]). Written for reading alone: it shares
 /// nothing with the packer.
 HostTensor decode_grid(const PackedGrid& grid);
+/// The same, a few rows at a time.
+void decode_grid(const PackedGrid& grid, const TakeValues& take);
 
 /// Codes into per-row tables with a sparse part, in the layout of SqueezeLLM's files; views of host
 /// tensors that fit each other.
@@ -39,5 +42,7 @@ struct PackedCodebook {
 
 /// W [N, K] f32 = table[n, code[k, n]], plus vals at their places.
 HostTensor decode_codebook(const PackedCodebook& codebook);
+/// The same, a few rows at a time.
+void decode_codebook(const PackedCodebook& codebook, const TakeValues& take);
 
 }  // namespace quern

@@ -123,9 +123,10 @@ void check_packed(const TensorNode& node, const TensorSource& source, const std:
   }
 }
 
-}  // namespace
-
-HostTensor decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module) {
+/// Calls decode with a view of the tensors, after a check of all of them.
+template <typename Decode>
+void decode_with(const SqueezellmTensors& tensors, int bits, std::string_view module,
+                 Decode decode) {
   const std::string name(module);
   check_shapes(tensors, bits, name);
   const std::int64_t columns = columns_of(tensors.qweight.shape, bits);
@@ -133,12 +134,27 @@ HostTensor decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::st
   if (tensors.outliers) {
     const auto& [rows, cols, vals] = *tensors.outliers;
     check_outliers(*tensors.outliers, columns, name);
-    return decode_codebook({tensors.qweight, table, rows, cols, vals, columns, bits});
+    return decode(PackedCodebook{tensors.qweight, table, rows, cols, vals, columns, bits});
   }
   const HostTensor rows(DType::i32, {tensors.qweight.shape[1] + 1});
   const HostTensor cols(DType::i32, {0});
   const HostTensor vals(DType::f32, {0});
-  return decode_codebook({tensors.qweight, table, rows, cols, vals, columns, bits});
+  decode(PackedCodebook{tensors.qweight, table, rows, cols, vals, columns, bits});
+}
+
+}  // namespace
+
+HostTensor decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module) {
+  HostTensor weight;
+  decode_with(tensors, bits, module,
+              [&](const PackedCodebook& codebook) { weight = decode_codebook(codebook); });
+  return weight;
+}
+
+void decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module,
+                       const TakeValues& take) {
+  decode_with(tensors, bits, module,
+              [&](const PackedCodebook& codebook) { decode_codebook(codebook, take); });
 }
 
 SqueezellmWeights::SqueezellmWeights(const TensorSource& source,
@@ -172,17 +188,26 @@ int SqueezellmWeights::bits_of(const std::string& module) const {
   return found == deviating_.end() ? bits_ : found->second;
 }
 
-HostTensor SqueezellmWeights::read(const std::string& name) const {
-  constexpr std::string_view suffix = ".weight";
-  const std::string module = name.substr(0, name.size() - std::min(name.size(), suffix.size()));
-  if (!name.ends_with(suffix) || !is_packed(module)) return source_.read(name);
+SqueezellmTensors SqueezellmWeights::read_module(const std::string& module) const {
   SqueezellmTensors tensors{source_.read(module + ".qweight"),
                             source_.read(module + ".lookup_table"), std::nullopt};
   if (source_.contains(module + ".rows")) {
     tensors.outliers = {source_.read(module + ".rows"), source_.read(module + ".cols"),
                         source_.read(module + ".vals")};
   }
-  return decode_squeezellm(tensors, bits_of(module), module);
+  return tensors;
+}
+
+HostTensor SqueezellmWeights::read(const std::string& name) const {
+  const std::string module = packed_module(name);
+  if (!is_packed(module)) return source_.read(name);
+  return decode_squeezellm(read_module(module), bits_of(module), module);
+}
+
+void SqueezellmWeights::read_pieces(const std::string& name, const TakeValues& take) const {
+  const std::string module = packed_module(name);
+  if (!is_packed(module)) return WeightSource::read_pieces(name, take);
+  decode_squeezellm(read_module(module), bits_of(module), module, take);
 }
 
 std::uint64_t SqueezellmWeights::bytes(const std::string& name) const {

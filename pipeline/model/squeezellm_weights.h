@@ -29,6 +29,9 @@ struct SqueezellmTensors {
 /// alone: it shares nothing with the packer. Throws InputError naming `module` and the tensor when
 /// they do not fit each other.
 HostTensor decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module);
+/// The same, a few rows at a time.
+void decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module,
+                       const TakeValues& take);
 
 /// A SqueezeLLM checkpoint in either container: packed modules are decoded, everything else is
 /// passed on.
@@ -40,12 +43,15 @@ class SqueezellmWeights final : public WeightSource {
                     std::string_view origin);
 
   HostTensor read(const std::string& name) const override;
+  void read_pieces(const std::string& name, const TakeValues& take) const override;
   std::uint64_t bytes(const std::string& name) const override;
 
   bool is_packed(const std::string& module) const;
   int bits_of(const std::string& module) const;
 
  private:
+  SqueezellmTensors read_module(const std::string& module) const;
+
   const TensorSource& source_;
   int bits_ = 4;
   std::map<std::string, int> deviating_;  ///< module -> bits

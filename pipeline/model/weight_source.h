@@ -8,6 +8,7 @@
 
 #include "kernels/core/tensor.h"
 #include "pipeline/model/model_graph.h"
+#include "pipeline/model/take_values.h"
 #include "workers/tensors/tensor_source.h"
 
 namespace quern {
@@ -24,6 +25,11 @@ class WeightSource {
   /// Where the tensor lies in a file as read() would return it; nullopt where read() computes it.
   virtual std::optional<StoredTensor> stored(const std::string& /*name*/) const {
     return std::nullopt;
+  }
+  /// What read() returns, which must be f32, in pieces: those of packed weights are decoded one by
+  /// one, so that the whole is never held. Thread-safe.
+  virtual void read_pieces(const std::string& name, const TakeValues& take) const {
+    take(0, read(name).as<float>());
   }
   /// What read() costs, in bytes moved; decides who reads what.
   virtual std::uint64_t bytes(const std::string& name) const = 0;

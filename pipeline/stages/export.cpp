@@ -1,42 +1,22 @@
 #include "pipeline/stages/export.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
-#include <future>
 #include <map>
+#include <utility>
 
 #include "kernels/core/error.h"
-#include "pipeline/exporters/exporter.h"
 #include "pipeline/gather_json.h"
-#include "pipeline/model/layer_loader.h"
-#include "pipeline/run_weights.h"
-#include "pipeline/stages/export_plan.h"
 #include "workers/agreement.h"
 #include "workers/files/atomic_file.h"
 #include "workers/files/hash.h"
-#include "workers/tensors/safetensors.h"
-#include "workers/tensors/torch_writer.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A tensor that is not quantized, as it will be stored. The run may not have looked at it before.
-HostTensor finite_tensor(RunContext& context, const std::string& name, DType dtype) {
-  HostTensor tensor = converted(context.model.weights->read(name), dtype);
-  if (!is_plain_float(dtype)) return tensor;
-  Backend& backend = *context.session.backend;
-  Tensor count = backend.memory().allocate(DType::i64, {1});
-  backend.memory().clear(count.view());
-  backend.layers().count_nonfinite(backend.memory().to_device(tensor).view(), count.view());
-  require_finite(name, backend.memory().to_host(count.view()).as<std::int64_t>()[0],
-                 tensor.shape.elems());
-  return tensor;
-}
 
 /// What an export works on, beside the run.
 struct ExportJob {
@@ -45,89 +25,6 @@ struct ExportJob {
   ExportedModel model;
   const nlohmann::json& provenance;
 };
-
-std::unique_ptr<TensorWriter> make_writer(const ExportJob& job, const fs::path& path,
-                                          std::vector<TensorSpec> specs) {
-  const CommitHook& hook = job.context.session.commit_hook;
-  if (job.exporter.container() == Container::torch) {
-    return std::make_unique<TorchWriter>(path, std::move(specs), job.exporter.scalars(job.model),
-                                         hook);
-  }
-  return std::make_unique<SafetensorsWriter>(path, std::move(specs), hook);
-}
-
-/// The tensors of one module after another, made in the background while earlier ones are written.
-class ModuleQueue {
- public:
-  /// order: the modules of a shard as they are written.
-  ModuleQueue(const ExportJob& job, std::vector<const OutputItem*> order)
-      : job_(job),
-        weights_(*job.context.model.weights, job.context.plan, job.context.store),
-        order_(std::move(order)) {
-    advance();
-  }
-
-  /// Those of `item`: the module in hand or the next one.
-  const std::vector<NamedTensor>& tensors_of(const OutputItem& item) {
-    if (in_hand_ != &item) {
-      tensors_ = coming_.get();
-      in_hand_ = order_[begun_ - 1];
-      ensure(in_hand_ == &item, "modules written in the order announced");
-      advance();
-    }
-    return tensors_;
-  }
-
- private:
-  void advance() {
-    if (begun_ == order_.size()) return;
-    coming_ = std::async(std::launch::async, [this, item = order_[begun_]] {
-      const auto module = weights_.module(item->module->name);
-      ensure(module.has_value(), "every planned module to be committed before the export");
-      return job_.exporter.tensors(*module, item->source_dtype);
-    });
-    ++begun_;
-  }
-
-  const ExportJob& job_;
-  RunWeights weights_;
-  std::vector<const OutputItem*> order_;
-  std::size_t begun_ = 0;
-  const OutputItem* in_hand_ = nullptr;
-  std::vector<NamedTensor> tensors_;
-  std::future<std::vector<NamedTensor>> coming_;  // last: its destructor waits
-};
-
-/// Writes one shard; its SHA-256.
-std::string write_shard(const ExportJob& job, const OutputShard& shard, const fs::path& folder) {
-  std::vector<TensorSpec> specs;
-  std::map<std::string, const OutputItem*> item_of;
-  for (const OutputItem& item : shard.items) {
-    for (const TensorSpec& spec : item.specs) {
-      specs.push_back(spec);
-      item_of[spec.name] = &item;
-    }
-  }
-  const std::unique_ptr<TensorWriter> writer =
-      make_writer(job, folder / shard.file_name, std::move(specs));
-  std::vector<const OutputItem*> modules;
-  for (const TensorSpec& spec : writer->specs()) {
-    const OutputItem* item = item_of.at(spec.name);
-    if (item->module && (modules.empty() || modules.back() != item)) modules.push_back(item);
-  }
-  ModuleQueue queue(job, std::move(modules));
-  for (const TensorSpec& spec : writer->specs()) {
-    const OutputItem& item = *item_of.at(spec.name);
-    if (!item.module) {
-      writer->write(spec.name, finite_tensor(job.context, item.source, spec.dtype).bytes);
-      continue;
-    }
-    const auto& tensors = queue.tensors_of(item);
-    writer->write(spec.name,
-                  std::ranges::find(tensors, spec.name, &NamedTensor::name)->tensor.bytes);
-  }
-  return writer->commit();
-}
 
 /// Tokenizer, generation settings, licences: everything that is not weights or configuration.
 void copy_side_files(const fs::path& from, const fs::path& to, const CommitHook& hook) {
@@ -233,25 +130,6 @@ void finish_folder(const ExportJob& job, const std::vector<OutputShard>& shards,
   rename_durably(folder, final_folder, hook);
 }
 
-/// Collective. The whole model in the partial folder, which then gets its final name.
-void write_folder(const ExportJob& job, const std::vector<OutputShard>& shards) {
-  Session& session = job.context.session;
-  const fs::path folder = partial_folder(job.context.config.output.path);
-  nlohmann::json sums = nlohmann::json::object();
-  run_agreed(session, [&] {
-    for (std::size_t i = 0; i < shards.size(); ++i) {
-      if (static_cast<int>(i) % session.ranks() != session.rank()) continue;
-      session.enter(fmt::format("export {}", shards[i].file_name));
-      const Trace::Span span(session.trace.get(), shards[i].file_name);
-      sums[shards[i].file_name] = write_shard(job, shards[i], folder);
-    }
-  });
-  const auto all_sums = gather_sums(session, sums);
-  run_agreed(session, [&] {
-    if (session.is_root()) finish_folder(job, shards, all_sums);
-  });
-}
-
 }  // namespace
 
 void check_output_folder(const fs::path& folder, const nlohmann::json& provenance) {
@@ -271,34 +149,78 @@ void check_output_folder(const fs::path& folder, const nlohmann::json& provenanc
                   folder.string()));
 }
 
-ExportResult export_model(RunContext& context, std::span<const ModuleSummary> modules,
-                          const nlohmann::json& provenance) {
+PartialFolder::PartialFolder(fs::path path) : path_(std::move(path)) {
+  fs::remove_all(path_);
+  make_directories(path_);
+}
+
+PartialFolder::~PartialFolder() {
+  std::error_code ignored;  // the next export removes what is left
+  fs::remove_all(path_, ignored);
+}
+
+ModelExport::ModelExport(RunContext& context, const nlohmann::json& provenance)
+    : context_(context),
+      provenance_(provenance),
+      exporter_(make_exporter(context.config.output.format, context.plan)) {
   Session& session = context.session;
-  const auto lap = context.watch.lap("export");
-  const fs::path& final_folder = context.config.output.path;
-  const auto exporter = make_exporter(context.config.output.format, context.plan);
-  const std::vector<OutputShard> shards = plan_shards(context, *exporter, modules);
-  ExportResult result;
-  result.folder = final_folder;
-  summarise(shards, result);
-  run_agreed(session, [&] { result.already_there = finished_export(final_folder, provenance); });
-  if (any_rank(session, result.already_there)) return result;
-  const ExportJob job{
-      context, *exporter, {context.model.graph, context.config.quantize, modules}, provenance};
-  const fs::path folder = partial_folder(final_folder);
+  bool finished = false;
+  run_agreed(session, [&] { finished = finished_export(context.config.output.path, provenance); });
+  already_there_ = any_rank(session, finished);
+  const auto modules = summaries_ahead(context.plan, context.config.quantize);
+  if (!already_there_ && modules) begin(*modules);
+}
+
+void ModelExport::begin(std::span<const ModuleSummary> modules) {
+  Session& session = context_.session;
+  shards_ = plan_shards(context_, *exporter_, modules);
   run_agreed(session, [&] {
-    if (!session.is_root()) return;
-    fs::remove_all(folder);
-    make_directories(folder);
+    if (session.is_root()) folder_.emplace(partial_folder(context_.config.output.path));
   });
-  try {
-    write_folder(job, shards);
-  } catch (...) {
-    std::error_code ignored;  // the next export removes what is left
-    if (session.is_root()) fs::remove_all(folder, ignored);
-    throw;
+  const fs::path folder = partial_folder(context_.config.output.path);
+  const auto scalars =
+      exporter_->scalars({context_.model.graph, context_.config.quantize, modules});
+  run_agreed(session, [&] {
+    stream_ = std::make_unique<ShardStream>(
+        context_, ShardStream::Output{*exporter_, shards_, scalars, folder});
+  });
+}
+
+void ModelExport::take(std::span<const JournalEntry> bundles) {
+  if (stream_) stream_->add(bundles);
+}
+
+ExportResult ModelExport::finish(std::span<const ModuleSummary> modules) {
+  const auto lap = context_.watch.lap("export");
+  ExportResult result;
+  result.folder = context_.config.output.path;
+  result.already_there = already_there_;
+  summarise(plan_shards(context_, *exporter_, modules), result);
+  if (already_there_) return result;
+  if (!stream_) {
+    begin(modules);
+    std::vector<JournalEntry> bundles;
+    for (const BundleUnit* bundle : context_.plan.stored_bundles()) {
+      bundles.push_back(context_.store.entries().at(bundle->name));
+    }
+    run_agreed(context_.session, [&] { take(bundles); });
   }
+  write_folder(modules, result);
+  stream_.reset();
   return result;
+}
+
+void ModelExport::write_folder(std::span<const ModuleSummary> modules, ExportResult& result) {
+  Session& session = context_.session;
+  session.enter("export");
+  nlohmann::json sums;
+  run_agreed(session, [&] { sums = stream_->finish(); });
+  result.hashes = gather_sums(session, sums);
+  const ExportJob job{
+      context_, *exporter_, {context_.model.graph, context_.config.quantize, modules}, provenance_};
+  run_agreed(session, [&] {
+    if (session.is_root()) finish_folder(job, shards_, result.hashes);
+  });
 }
 
 }  // namespace quern

@@ -56,6 +56,27 @@ std::uint64_t OutputItem::bytes() const {
   return total;
 }
 
+std::optional<std::vector<ModuleSummary>> summaries_ahead(const Plan& plan,
+                                                          const QuantizeConfig& config) {
+  const bool codebooks = config.method == Method::squeezellm;
+  if (codebooks && (config.target_bits || config.sparsity.total() > 0.0)) return std::nullopt;
+  std::vector<ModuleSummary> summaries;
+  for (const BundleUnit* bundle : plan.stored_bundles()) {
+    for (const auto& [module, grid] : bundle->modules) {
+      ModuleSummary summary;
+      summary.name = module.name;
+      summary.out_features = module.out_features;
+      summary.in_features = module.in_features;
+      summary.bits = grid.bits;
+      summary.group_size = codebooks ? -1 : grid.group_size;
+      summary.symmetric = grid.symmetric;
+      if (config.codebook_type == CodebookType::float16) summary.table_dtype = DType::f16;
+      summaries.push_back(std::move(summary));
+    }
+  }
+  return summaries;
+}
+
 std::vector<OutputShard> plan_shards(const RunContext& context, const Exporter& exporter,
                                      std::span<const ModuleSummary> modules) {
   std::vector<OutputShard> shards(1);

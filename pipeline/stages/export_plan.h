@@ -27,6 +27,11 @@ struct OutputShard {
   std::vector<OutputItem> items;
 };
 
+/// What is known of each module before it is solved, in order of the plan: all but its metrics.
+/// Empty where numbers of bits or outliers are results. Pure.
+std::optional<std::vector<ModuleSummary>> summaries_ahead(const Plan& plan,
+                                                          const QuantizeConfig& config);
+
 /// All tensors of the output in checkpoint order: one torch file, or safetensors files of at most
 /// `shard_bytes` (an item is never cut). Pure: the same for any number of ranks.
 std::vector<OutputShard> plan_shards(const RunContext& context, const Exporter& exporter,

@@ -224,13 +224,13 @@ std::vector<Tensor> QuantizeBundles::dequantized(const BundleUnit& bundle) {
     }
     return weights;
   }
-  const auto stored = context_.store.read(bundle.name);
+  auto stored = context_.store.read(bundle.name);
   if (!stored) {
     throw StoreError(fmt::format(
         "{}: the committed bundle cannot be read back; check the file system, then run again",
         bundle.name));
   }
-  for (const QuantizedModule& module : from_bundle(*stored)) {
+  for (const QuantizedModule& module : from_bundle(std::move(*stored))) {
     const Tensor single = memory.to_device(dequantize_on_host(module));
     weights.push_back(
         memory.allocate(context_.session.backend->activation_dtype(), single.shape()));

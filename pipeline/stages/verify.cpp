@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <exception>
 #include <future>
@@ -42,17 +43,16 @@ bool nearest(DType dtype, std::uint16_t stored, float exact) {
   return std::isfinite(distance);
 }
 
-std::string hash_of(const HostTensor& values) {
-  return fingerprint_text(fingerprint(values.as<float>()));
-}
-
-bool is_rounding_of(const HostTensor& stored, const HostTensor& exact) {
-  if (stored.shape != exact.shape) return false;
-  const auto values = exact.as<float>();
-  if (stored.dtype == DType::f32) return stored.bytes == exact.bytes;
+/// Whether these exact values, at their place in the tensor, round to what is stored there.
+bool is_rounding_of(const HostTensor& stored, std::uint64_t first, std::span<const float> exact) {
+  if (stored.dtype == DType::f32) {
+    return std::ranges::equal(std::as_bytes(exact),
+                              std::as_bytes(stored.as<float>().subspan(first, exact.size())));
+  }
   if (stored.dtype != DType::f16 && stored.dtype != DType::bf16) return false;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if (!nearest(stored.dtype, stored.as<std::uint16_t>()[i], values[i])) return false;
+  const auto values = stored.as<std::uint16_t>().subspan(first, exact.size());
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    if (!nearest(stored.dtype, values[i], exact[i])) return false;
   }
   return true;
 }
@@ -80,8 +80,10 @@ class OutputCheck {
     }
     const HostTensor source = context_.model.weights->read(node.name);
     const HostTensor stored = output_.tensors->read(node.name);
-    if (stored.dtype == source.dtype ? stored.bytes == source.bytes
-                                     : is_rounding_of(stored, converted(source, DType::f32))) {
+    if (stored.shape == source.shape &&
+        (stored.dtype == source.dtype
+             ? stored.bytes == source.bytes
+             : is_rounding_of(stored, 0, converted(source, DType::f32).as<float>()))) {
       return {};
     }
     return fmt::format("tensor '{}' differs from the source", node.name);
@@ -93,13 +95,22 @@ class OutputCheck {
   }
 
   bool decodes_as_reported(const TensorNode& node) const {
-    const std::string& reported = reported_.at(module_of(node))->dequantized_hash;
-    const HostTensor stored = output_.weights->read(node.name);
-    if (context_.config.output.format != OutputFormat::dequantized) {
-      return hash_of(stored) == reported;
+    std::uint64_t sum = 0;
+    bool rounded = true;
+    if (context_.config.output.format == OutputFormat::dequantized) {
+      const HostTensor stored = output_.tensors->read(node.name);
+      rounded = stored.shape == node.shape;
+      committed_.read_pieces(node.name, [&](std::uint64_t first, std::span<const float> exact) {
+        sum += fingerprint(exact, first);
+        rounded = rounded && is_rounding_of(stored, first, exact);
+      });
+    } else {
+      output_.weights->read_pieces(node.name,
+                                   [&](std::uint64_t first, std::span<const float> decoded) {
+                                     sum += fingerprint(decoded, first);
+                                   });
     }
-    const HostTensor exact = committed_.read(node.name);
-    return hash_of(exact) == reported && is_rounding_of(stored, exact);
+    return rounded && fingerprint_text(sum) == reported_.at(module_of(node))->dequantized_hash;
   }
 
   RunContext& context_;
@@ -108,8 +119,8 @@ class OutputCheck {
   std::map<std::string, const ModuleMetrics*> reported_;
 };
 
-std::map<std::string, std::string> parse_sums(const fs::path& path) {
-  std::map<std::string, std::string> sums;
+FileHashes parse_sums(const fs::path& path) {
+  FileHashes sums;
   std::istringstream lines(read_text_file(path));
   for (std::string line; std::getline(lines, line);) {
     if (line.size() < 67 || line.substr(64, 2) != "  ") {
@@ -160,9 +171,9 @@ void merge(Session& session, VerifyResult& result) {
 
 }  // namespace
 
-VerifyResult verify_sums(const fs::path& folder) {
+VerifyResult verify_sums(const fs::path& folder, const FileHashes& known) {
   VerifyResult result;
-  std::map<std::string, std::string> sums = parse_sums(folder / "SHA256SUMS");
+  FileHashes sums = parse_sums(folder / "SHA256SUMS");
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (name == "SHA256SUMS") continue;
@@ -172,7 +183,9 @@ VerifyResult verify_sums(const fs::path& folder) {
       result.problems.push_back(fmt::format("file '{}' is not listed in SHA256SUMS", name));
       continue;
     }
-    if (sha256_file(entry.path()) != listed->second) {
+    const auto computed = known.find(name);
+    if ((computed == known.end() ? sha256_file(entry.path()) : computed->second) !=
+        listed->second) {
       result.problems.push_back(fmt::format("file '{}' does not match SHA256SUMS", name));
     }
     sums.erase(listed);
@@ -183,13 +196,15 @@ VerifyResult verify_sums(const fs::path& folder) {
   return result;
 }
 
-VerifyResult verify_output(RunContext& context, std::span<const ModuleSummary> modules) {
+VerifyResult verify_output(RunContext& context, std::span<const ModuleSummary> modules,
+                           const FileHashes& known) {
   Session& session = context.session;
   const auto lap = context.watch.lap("verify");
   session.enter("verify");
   const fs::path& folder = context.config.output.path;
-  std::future<VerifyResult> sums = std::async(
-      std::launch::async, [&] { return session.is_root() ? verify_sums(folder) : VerifyResult{}; });
+  std::future<VerifyResult> sums = std::async(std::launch::async, [&] {
+    return session.is_root() ? verify_sums(folder, known) : VerifyResult{};
+  });
   VerifyResult tensors;
   std::exception_ptr failure;
   bool readable = true;

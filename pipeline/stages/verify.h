@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,14 +22,19 @@ struct VerifyResult {
   bool passed() const noexcept { return problems.empty(); }
 };
 
+/// SHA-256 of files by name.
+using FileHashes = std::map<std::string, std::string>;
+
 /// SHA256SUMS against every file of an exported folder; files missing or not listed are problems.
-VerifyResult verify_sums(const std::filesystem::path& folder);
+/// known: of files that this process has just read; they are not read again.
+VerifyResult verify_sums(const std::filesystem::path& folder, const FileHashes& known = {});
 
 /// Collective. Reopens the output of a finished run and compares it with the state store and the
 /// source: packed modules are decoded by the reader (no code of the writer) and must hash to what
 /// the solver reported from the device; dequantized modules must be the nearest values of their
 /// type; everything else must equal the source. The result is complete on rank 0.
-/// modules: what the solver reported of each committed one.
-VerifyResult verify_output(RunContext& context, std::span<const ModuleSummary> modules);
+/// modules: what the solver reported of each committed one. known: as in verify_sums, on rank 0.
+VerifyResult verify_output(RunContext& context, std::span<const ModuleSummary> modules,
+                           const FileHashes& known = {});
 
 }  // namespace quern

@@ -190,7 +190,7 @@ TEST(QuantizedModule, SummariesAreReadWithoutTheArrays) {
   const std::vector<QuantizedModule> modules = {sample("b"), codebook_sample("a")};
   Bundle bundle = to_bundle(modules);
   bundle.arrays.clear();
-  const nlohmann::json rows = summary_rows(bundle);
+  const nlohmann::json rows = summary_rows(bundle.attributes);
   ASSERT_EQ(rows.size(), 2U);
   expect_same(read_summary(rows[0]), static_cast<const ModuleSummary&>(modules[0]));
   expect_same(read_summary(rows[1]), static_cast<const ModuleSummary&>(modules[1]));

@@ -4,12 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <optional>
 
 #include "kernels/core/error.h"
 #include "pipeline/identity.h"
 #include "tests/support/mpi_test_main.h"
-#include "tests/support/paths.h"
+#include "tests/workers/shared_directory.h"
 #include "tests/workers/test_session.h"
 #include "workers/agreement.h"
 
@@ -23,23 +22,6 @@ using testing::Not;
 namespace fs = std::filesystem;
 
 constexpr StatisticsNeeded kAll{.gram = true, .fisher = true, .guided = true};
-
-/// A directory of rank 0 that all ranks see.
-class SharedDirectory {
- public:
-  explicit SharedDirectory(Session& session) {
-    std::string text;
-    if (session.is_root()) text = own_.emplace().path().string();
-    const auto bytes = std::as_bytes(std::span(text));
-    const auto known = broadcast_message(*session.communicator, {bytes.begin(), bytes.end()}, 0);
-    path_ = std::string(reinterpret_cast<const char*>(known.data()), known.size());
-  }
-  const fs::path& path() const noexcept { return path_; }
-
- private:
-  std::optional<TemporaryDirectory> own_;
-  fs::path path_;
-};
 
 BundleUnit bundle_of(const std::string& name, const std::string& module) {
   BundleUnit bundle;

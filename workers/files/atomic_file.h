@@ -32,6 +32,10 @@ class AtomicFile {
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes) const {
     file_.write_at(offset, bytes);
   }
+  /// Hands what was written there to the disk, which works on it meanwhile. Thread-safe.
+  void start_writeback(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+    file_.start_writeback(offset, bytes);
+  }
   void commit();
 
   const std::filesystem::path& temporary_path() const noexcept { return file_.path(); }

@@ -92,18 +92,24 @@ void DurableFile::write(std::span<const std::byte> bytes) {
       bytes = bytes.subspan(static_cast<std::size_t>(written));
       end_ += static_cast<std::uint64_t>(written);
     }
-    start_writeback();
+    hand_over();
   });
 }
 
-/// Lets the disk work on large files while they grow, so that sync() has little left to wait for.
-void DurableFile::start_writeback() noexcept {
+/// Lets the disk work on large files while they grow.
+void DurableFile::hand_over() noexcept {
   constexpr std::uint64_t kPiece = 64U << 20;
   if (end_ < handed_over_ + kPiece) return;
-  // A hint: file systems that do not know it lose nothing.
-  sync_file_range(descriptor_.get(), static_cast<off_t>(handed_over_),
-                  static_cast<off_t>(end_ - handed_over_), SYNC_FILE_RANGE_WRITE);
+  start_writeback(handed_over_, end_ - handed_over_);
   handed_over_ = end_;
+}
+
+void DurableFile::start_writeback(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+  constexpr std::uint64_t kWorthACall = 1U << 20;
+  if (bytes < kWorthACall) return;
+  // File systems that do not know it lose nothing.
+  sync_file_range(descriptor_.get(), static_cast<off_t>(offset), static_cast<off_t>(bytes),
+                  SYNC_FILE_RANGE_WRITE);
 }
 
 void DurableFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) const {

@@ -37,6 +37,9 @@ class DurableFile {
   void write(std::span<const std::byte> bytes);
   /// Writes inside of what size_bytes() says. Thread-safe, and therefore without the hook.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes) const;
+  /// Hands what was written there to the disk, so that sync() has little left to wait for; small
+  /// pieces are left to it. A hint, and thread-safe.
+  void start_writeback(std::uint64_t offset, std::uint64_t bytes) const noexcept;
   /// Cuts or extends the file; the next write goes there.
   void truncate(std::uint64_t bytes);
   std::uint64_t size_bytes() const noexcept { return end_; }
@@ -48,7 +51,7 @@ class DurableFile {
   const std::filesystem::path& path() const noexcept { return path_; }
 
  private:
-  void start_writeback() noexcept;
+  void hand_over() noexcept;
 
   std::filesystem::path path_;
   CommitHook hook_;

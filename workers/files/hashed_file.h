@@ -1,31 +1,52 @@
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
+#include <cstdint>
+#include <exception>
 #include <filesystem>
+#include <map>
+#include <mutex>
 #include <span>
 #include <string>
-#include <string_view>
+#include <thread>
 
 #include "workers/files/atomic_file.h"
 #include "workers/files/hash.h"
 
 namespace quern {
 
-/// An AtomicFile whose SHA-256 is taken on the way, from the bytes in memory and while they are
-/// written: nobody has to read the file again, and what the disk does to them will show.
+/// An AtomicFile of known size whose bytes come in any order, from any thread. A thread of its own
+/// takes the SHA-256 of what is complete from the beginning, by reading it back: where the bytes
+/// come roughly in order, little is left to hash when the last one is there.
 class HashedFile {
  public:
-  explicit HashedFile(std::filesystem::path final_path, CommitHook hook = {})
-      : file_(std::move(final_path), std::move(hook)) {}
+  HashedFile(std::filesystem::path final_path, std::uint64_t bytes, CommitHook hook = {});
+  ~HashedFile() = default;
+  HashedFile(const HashedFile&) = delete;             // its thread works on it
+  HashedFile& operator=(const HashedFile&) = delete;  // likewise
 
-  void write(std::span<const std::byte> bytes);
-  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
-  /// Gives the file its name; its SHA-256 as 64 hexadecimal digits.
+  /// Writes inside of the file; each byte once. Thread-safe, and therefore without the hook.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
+  /// Gives the file its name; its SHA-256 as 64 hexadecimal digits. Throws InternalError if bytes
+  /// are missing, StoreError if they cannot be read back.
   std::string commit();
 
  private:
+  void follow(const std::stop_token& stop);
+  void hash_until(std::uint64_t end, const std::stop_token& stop);
+
+  std::uint64_t bytes_;
   AtomicFile file_;
+  Descriptor reader_;                               ///< of the same file, which it outlives
+  std::mutex mutex_;                                ///< guards the two below
+  std::uint64_t complete_ = 0;                      ///< all bytes before this place are written
+  std::map<std::uint64_t, std::uint64_t> islands_;  ///< begin and end of pieces behind it
+  std::condition_variable_any grown_;
+  std::uint64_t hashed_ = 0;  ///< this and the next two are the thread's until it ends
   Sha256Stream hash_;
+  std::exception_ptr failure_;
+  std::jthread follower_;  // last: ends before what it uses
 };
 
 }  // namespace quern

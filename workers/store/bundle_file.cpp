@@ -14,6 +14,7 @@
 #include "workers/files/hash.h"
 #include "workers/store/hdf5_library.h"
 #include "workers/store/store_name.h"
+#include "workers/store/stored_chunks.h"
 
 namespace quern {
 namespace {
@@ -29,6 +30,12 @@ constexpr std::string_view kArrays = "arrays/";
 constexpr hsize_t kChunkBytes = hsize_t{16} << 20;
 
 using Dims = std::vector<hsize_t>;
+
+/// A scalar is stored as one element.
+Dims stored_dims(const Shape& shape) {
+  if (shape.rank() == 0) return {1};
+  return {shape.dims().begin(), shape.dims().end()};
+}
 
 /// Whole trailing axes, as many rows of the leading ones as fit kChunkBytes, evened out so that the
 /// last chunk (stored whole) is nearly full.
@@ -82,8 +89,7 @@ Properties dataset_properties(const Dims& chunk, const Place& place) {
 }
 
 void write_dataset(const File& file, const Place& place, ConstTensorView array) {
-  const Shape stored = array.shape.rank() == 0 ? Shape{1} : array.shape;
-  const Dims dims(stored.dims().begin(), stored.dims().end());
+  const Dims dims = stored_dims(array.shape);
   const Space space(checked(H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr),
                             place, "make a space"));
   const Type type = stored_type(array.dtype, place);
@@ -216,8 +222,24 @@ Shape read_shape(const Dataset& dataset, const Place& place) {
   }
 }
 
-HostTensor read_dataset(const Object& object, const Place& place) {
-  Dataset dataset(checked(H5Dopen2(object.get(), ".", H5P_DEFAULT), place, "open a dataset"));
+/// An array of a file, whose data have still to be read.
+struct FoundArray {
+  Place place;
+  DType dtype;
+  Shape shape;
+  std::vector<StoredChunk> chunks;
+};
+
+/// Nothing is compressed: more elements than the file has bytes is junk, and is not allocated.
+void check_size(const Shape& shape, DType dtype, const Place& place) {
+  const std::uintmax_t file_bytes = std::filesystem::file_size(place.file);
+  if (static_cast<std::uintmax_t>(shape.elems()) > file_bytes / dtype_bytes(dtype)) {
+    fail(place, fmt::format("shape {} is larger than the file", shape.text()));
+  }
+}
+
+FoundArray find_dataset(const Object& object, const Place& place) {
+  const Dataset dataset(checked(H5Dopen2(object.get(), ".", H5P_DEFAULT), place, "open a dataset"));
   const std::string dtype_text = read_text_attribute(dataset.get(), kDTypeKey, place);
   const std::optional<DType> dtype = parse_dtype(dtype_text);
   if (!dtype) fail(place, fmt::format("unknown type {:?}", dtype_text));
@@ -227,46 +249,73 @@ HostTensor read_dataset(const Object& object, const Place& place) {
     fail(place, fmt::format("the stored type is not the one of {}", dtype_text));
   }
   check_layout(dataset, place);
-  const Shape shape = read_shape(dataset, place);
-  // Nothing is compressed: more elements than the file has bytes is junk, and is not allocated.
-  const std::uintmax_t file_bytes = std::filesystem::file_size(place.file);
-  if (static_cast<std::uintmax_t>(shape.elems()) > file_bytes / dtype_bytes(*dtype)) {
-    fail(place, fmt::format("shape {} is larger than the file", shape.text()));
-  }
-  HostTensor array(*dtype, shape);
-  if (shape.elems() > 0) {
-    checked(H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, array.bytes.data()),
-            place, "read a dataset");
+  FoundArray array{place, *dtype, read_shape(dataset, place), {}};
+  check_size(array.shape, *dtype, place);
+  if (array.shape.elems() > 0) {
+    array.chunks = find_chunks(dataset, stored_dims(array.shape), dtype_bytes(*dtype), place);
   }
   return array;
 }
 
-File open_for_reading(const Place& place) {
+HostTensor read_array(const FoundArray& found) {
+  HostTensor array(found.dtype, found.shape);
+  if (!array.bytes.empty()) read_chunks(found.place, found.chunks, array.bytes);
+  return array;
+}
+
+File open_bundle(const Place& place) {
   const Properties access(checked(H5Pcreate(H5P_FILE_ACCESS), place, "make properties"));
   // Parallel file systems may refuse locks, and bundle files never change.
   checked(H5Pset_file_locking(access.get(), false, true), place, "do without locks");
-  return File(
+  File file(
       checked(H5Fopen(place.file.c_str(), H5F_ACC_RDONLY, access.get()), place, "open the file"));
+  if (read_text_attribute(file.get(), kFormatKey, place) != kFormat) {
+    fail(place, fmt::format("expected format {:?}: written by another version", kFormat));
+  }
+  return file;
 }
 
-/// Puts one object of the file, if it is an array, where it belongs in the bundle.
-void read_object(const File& file, const Place& place, Bundle& bundle) {
+/// Adds one object of the file to `arrays`, if it is one.
+void find_object(const File& file, const Place& place, std::vector<FoundArray>& arrays) {
   const Object object(
       checked(H5Oopen(file.get(), place.object.c_str(), H5P_DEFAULT), place, "open an object"));
   const H5I_type_t kind = H5Iget_type(object.get());
   if (kind == H5I_GROUP) return;
   if (kind != H5I_DATASET) fail(place, "expected a dataset or a group");
-  const std::string_view name = place.object;
-  HostTensor array = read_dataset(object, place);
-  if (name == kText && array.dtype == DType::u8) {
-    const std::span<const char> text = {reinterpret_cast<const char*>(array.bytes.data()),
-                                        array.bytes.size()};
-    bundle.attributes.assign(text.begin(), text.end());
-  } else if (name.starts_with(kArrays)) {
-    bundle.arrays.emplace(name.substr(kArrays.size()), std::move(array));
-  } else {
-    fail(place, "does not belong in a bundle");
+  arrays.push_back(find_dataset(object, place));
+}
+
+/// All arrays of a file. libhdf5 is locked meanwhile, not while their data are read.
+std::vector<FoundArray> find_arrays(const std::filesystem::path& path) {
+  const Turn turn;
+  Place place{path};
+  const File file = open_bundle(place);
+  std::vector<std::string> names;
+  checked(H5Lvisit(file.get(), H5_INDEX_NAME, H5_ITER_INC, collect_name, &names), place,
+          "list the datasets");
+  if (std::ranges::find(names, kText) == names.end()) fail(place, "has no dataset \"attributes\"");
+  std::vector<FoundArray> arrays;
+  for (const std::string& name : names) {
+    place.object = name;
+    find_object(file, place, arrays);
   }
+  return arrays;
+}
+
+FoundArray find_text(const std::filesystem::path& path) {
+  const Turn turn;
+  const Place place{path, std::string(kText)};
+  const File file = open_bundle({path});
+  std::vector<FoundArray> arrays;
+  find_object(file, place, arrays);
+  if (arrays.empty()) fail(place, "expected a dataset");
+  return std::move(arrays.front());
+}
+
+std::string read_text(const FoundArray& found) {
+  if (found.dtype != DType::u8) fail(found.place, "expected a text");
+  const HostTensor array = read_array(found);
+  return {reinterpret_cast<const char*>(array.bytes.data()), array.bytes.size()};
 }
 
 }  // namespace
@@ -280,21 +329,21 @@ WrittenFile write_bundle_file(const std::filesystem::path& final_path, const Bun
   return {image.bytes().size(), xxh3_hex(image.bytes())};
 }
 
+std::string read_bundle_attributes(const std::filesystem::path& path) {
+  return read_text(find_text(path));
+}
+
 Bundle read_bundle_file(const std::filesystem::path& path) {
-  const Turn turn;
-  Place place{path};
-  const File file = open_for_reading(place);
-  if (read_text_attribute(file.get(), kFormatKey, place) != kFormat) {
-    fail(place, fmt::format("expected format {:?}: written by another version", kFormat));
-  }
-  std::vector<std::string> names;
-  checked(H5Lvisit(file.get(), H5_INDEX_NAME, H5_ITER_INC, collect_name, &names), place,
-          "list the datasets");
-  if (std::ranges::find(names, kText) == names.end()) fail(place, "has no dataset \"attributes\"");
   Bundle bundle;
-  for (const std::string& name : names) {
-    place.object = name;
-    read_object(file, place, bundle);
+  for (const FoundArray& found : find_arrays(path)) {
+    const std::string_view name = found.place.object;
+    if (name == kText) {
+      bundle.attributes = read_text(found);
+    } else if (name.starts_with(kArrays)) {
+      bundle.arrays.emplace(name.substr(kArrays.size()), read_array(found));
+    } else {
+      fail(found.place, "does not belong in a bundle");
+    }
   }
   return bundle;
 }

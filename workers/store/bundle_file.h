@@ -36,6 +36,8 @@ WrittenFile write_bundle_file(const std::filesystem::path& final_path, const Bun
 /// Throws StoreError naming the path and dataset if anything does not read back as it was written.
 /// libhdf5 trusts structure it reads: pass only files whose hash was checked. Any thread.
 Bundle read_bundle_file(const std::filesystem::path& path);
+/// Its attributes alone; likewise.
+std::string read_bundle_attributes(const std::filesystem::path& path);
 
 /// "HDF5 1.10.8"
 std::string hdf5_library_version();

@@ -82,14 +82,27 @@ void StateStore::learn(const std::vector<JournalEntry>& entries) {
 
 bool StateStore::intact(const std::string& name) const {
   const auto entry = entries_.find(name);
-  if (entry == entries_.end()) return false;
-  const std::filesystem::path path = path_of(name);
-  return length_of(path) == entry->second.bytes && hash_of(path) == entry->second.hash;
+  return entry != entries_.end() && intact(entry->second);
+}
+
+bool StateStore::intact(const JournalEntry& entry) const {
+  const std::filesystem::path path = path_of(entry.name);
+  return length_of(path) == entry.bytes && hash_of(path) == entry.hash;
 }
 
 std::optional<Bundle> StateStore::read(const std::string& name) const {
+  const auto entry = entries_.find(name);
+  return entry == entries_.end() ? std::nullopt : read(entry->second);
+}
+
+std::optional<Bundle> StateStore::read(const JournalEntry& entry) const {
+  if (!intact(entry)) return std::nullopt;
+  return read_bundle_file(path_of(entry.name));
+}
+
+std::optional<std::string> StateStore::read_attributes(const std::string& name) const {
   if (!intact(name)) return std::nullopt;
-  return read_bundle_file(path_of(name));
+  return read_bundle_attributes(path_of(name));
 }
 
 std::filesystem::path StateStore::set_aside(const std::string& name) {

@@ -49,6 +49,11 @@ class StateStore {
   bool intact(const std::string& name) const;
   /// The bundle, after intact(); empty if it is not acknowledged or damaged.
   std::optional<Bundle> read(const std::string& name) const;
+  /// Its attributes alone; other threads may call it while none changes the store.
+  std::optional<std::string> read_attributes(const std::string& name) const;
+  /// The bundle of a file with this entry, as acknowledged before. Uses no state that changes:
+  /// other threads may call it.
+  std::optional<Bundle> read(const JournalEntry& entry) const;
 
   /// Renames a damaged file (if it is there) to "<name>.damaged-<n>", n the first free number from
   /// 1, and removes it from the journal. Returns the new path, empty if there was no file.
@@ -61,6 +66,7 @@ class StateStore {
   void forget(const std::string& name);
 
  private:
+  bool intact(const JournalEntry& entry) const;
   std::filesystem::path path_of(const std::string& name) const;
 
   std::filesystem::path directory_;

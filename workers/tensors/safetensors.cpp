@@ -40,6 +40,13 @@ std::uint64_t header_bytes(const ReadableFile& file) {
   return length;
 }
 
+/// Where each tensor begins behind the header, and where the last one ends.
+std::vector<std::uint64_t> places_behind(std::uint64_t header, std::span<const TensorSpec> specs) {
+  std::vector<std::uint64_t> places = {header};
+  for (const TensorSpec& spec : specs) places.push_back(places.back() + bytes_of(spec));
+  return places;
+}
+
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(std::filesystem::path path) : TensorFile(std::move(path)) {
@@ -57,8 +64,15 @@ void SafetensorsFile::read(const TensorEntry& entry, std::span<std::byte> out) c
 
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> specs,
                                      CommitHook hook)
-    : TensorWriter(std::move(specs)), file_(std::move(path), std::move(hook)) {
-  file_.write(format_safetensors_header(this->specs()));
+    : TensorWriter(std::move(specs)),
+      header_(format_safetensors_header(this->specs())),
+      places_(places_behind(header_.size(), this->specs())),
+      file_(std::move(path), places_.back(), std::move(hook)) {
+  file_.write_at(0, std::as_bytes(std::span(header_)));
+}
+
+void SafetensorsWriter::place(std::size_t index, std::span<const std::byte> bytes) {
+  file_.write_at(places_[index], bytes);
 }
 
 }  // namespace quern

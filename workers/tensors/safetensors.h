@@ -22,7 +22,7 @@ class SafetensorsFile final : public TensorFile {
   void read(const TensorEntry& entry, std::span<std::byte> out) const override;
 };
 
-/// Writes one safetensors file through AtomicFile. The header is known from the specs (sorted by
+/// Writes one safetensors file through HashedFile. The header is known from the specs (sorted by
 /// name, padded to 8 bytes, __metadata__ {"format": "pt"}); the data follow in the same order.
 class SafetensorsWriter final : public TensorWriter {
  public:
@@ -30,9 +30,11 @@ class SafetensorsWriter final : public TensorWriter {
                     CommitHook hook = {});
 
  private:
-  void append(std::span<const std::byte> bytes) override { file_.write(bytes); }
+  void place(std::size_t index, std::span<const std::byte> bytes) override;
   std::string finish() override { return file_.commit(); }
 
+  std::string header_;
+  std::vector<std::uint64_t> places_;  ///< of each tensor's data, and the end of the file
   HashedFile file_;
 };
 

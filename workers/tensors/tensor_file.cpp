@@ -17,30 +17,42 @@ std::vector<TensorSpec> sorted_by_name(std::vector<TensorSpec> specs) {
 
 }  // namespace
 
+std::uint64_t bytes_of(const TensorSpec& spec) {
+  return static_cast<std::uint64_t>(spec.shape.elems()) * dtype_bytes(spec.dtype);
+}
+
 TensorWriter::TensorWriter(std::vector<TensorSpec> specs)
-    : specs_(sorted_by_name(std::move(specs))) {}
+    : specs_(sorted_by_name(std::move(specs))), begun_(specs_.size()) {}
 
 void TensorWriter::write(std::string_view name, std::span<const std::byte> bytes) {
-  if (next_ == specs_.size() || specs_[next_].name != name) {
-    throw InternalError(fmt::format("tensor writer: tensor \"{}\" came, expected {}", name,
-                                    next_ == specs_.size() ? "no more" : specs_[next_].name));
+  const auto spec = std::ranges::lower_bound(specs_, name, {}, &TensorSpec::name);
+  if (spec == specs_.end() || spec->name != name) {
+    throw InternalError(
+        fmt::format("tensor writer: tensor \"{}\" came, expected one of specs()", name));
   }
-  const TensorSpec& spec = specs_[next_];
-  const std::size_t expected =
-      static_cast<std::size_t>(spec.shape.elems()) * dtype_bytes(spec.dtype);
-  if (bytes.size() != expected) {
+  if (bytes.size() != bytes_of(*spec)) {
     throw InternalError(
         fmt::format("tensor writer: tensor \"{}\" came with {} bytes, expected {} for {} {}", name,
-                    bytes.size(), expected, dtype_name(spec.dtype), spec.shape.text()));
+                    bytes.size(), bytes_of(*spec), dtype_name(spec->dtype), spec->shape.text()));
   }
-  append(bytes);
-  ++next_;
+  const auto index = static_cast<std::size_t>(spec - specs_.begin());
+  {
+    const std::lock_guard lock(mutex_);
+    if (begun_[index]) {
+      throw InternalError(
+          fmt::format("tensor writer: tensor \"{}\" came twice, expected once", name));
+    }
+    begun_[index] = true;
+  }
+  place(index, bytes);
 }
 
 std::string TensorWriter::commit() {
-  if (next_ != specs_.size()) {
+  const auto missing = std::ranges::find(begun_, false);
+  if (missing != begun_.end()) {
     throw InternalError(
-        fmt::format("tensor writer: commit before tensor \"{}\" was written", specs_[next_].name));
+        fmt::format("tensor writer: commit before tensor \"{}\" was written",
+                    specs_[static_cast<std::size_t>(missing - begun_.begin())].name));
   }
   return finish();
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -69,15 +70,19 @@ class TensorFile {
   std::string header_hash_;
 };
 
-/// Writes one file of tensors. All specs are known first; data follow in the order of specs().
-/// Nothing has its final name before commit().
+/// Writes one file of tensors. All specs are known first; the places of the tensors follow from
+/// them, so that their data may come in any order. Nothing has its final name before commit().
 class TensorWriter {
  public:
   virtual ~TensorWriter() = default;
+  TensorWriter(const TensorWriter&) = delete;             // owns the open file
+  TensorWriter& operator=(const TensorWriter&) = delete;  // likewise
 
-  /// Sorted by name: the order in which data must be written.
+  /// Sorted by name: the order in which data lie in the file. Its SHA-256 is taken in this order,
+  /// in the background.
   const std::vector<TensorSpec>& specs() const noexcept { return specs_; }
-  /// Throws InternalError if `name` is not the next tensor or the size differs.
+  /// Thread-safe. Throws InternalError if there is no such tensor, it was written before or the
+  /// size differs.
   void write(std::string_view name, std::span<const std::byte> bytes);
   /// SHA-256 of the whole file. Throws InternalError if tensors are missing.
   std::string commit();
@@ -86,11 +91,16 @@ class TensorWriter {
   explicit TensorWriter(std::vector<TensorSpec> specs);
 
  private:
-  virtual void append(std::span<const std::byte> bytes) = 0;
+  /// The data of specs()[index]; from any thread, once for each.
+  virtual void place(std::size_t index, std::span<const std::byte> bytes) = 0;
   virtual std::string finish() = 0;
 
   std::vector<TensorSpec> specs_;
-  std::size_t next_ = 0;
+  std::mutex mutex_;         ///< guards begun_
+  std::vector<bool> begun_;  ///< by index
 };
+
+/// Bytes of a tensor's data.
+std::uint64_t bytes_of(const TensorSpec& spec);
 
 }  // namespace quern

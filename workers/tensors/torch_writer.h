@@ -21,14 +21,14 @@ class TorchWriter final : public TensorWriter {
               const std::vector<NamedScalar>& scalars, CommitHook hook = {});
 
  private:
-  void append(std::span<const std::byte> bytes) override;
+  void place(std::size_t index, std::span<const std::byte> bytes) override;
   std::string finish() override;
-  void add_entry(const std::string& name, std::span<const std::byte> bytes);
+  void put(std::size_t entry, std::span<const std::byte> bytes);
 
+  std::string pickle_;
+  std::vector<ZipRecord> records_;  ///< in the order of the file: two, the tensors, one
+  std::uint64_t directory_;         ///< its place, behind the entries
   HashedFile file_;
-  std::uint64_t written_ = 0;
-  std::size_t storages_ = 0;
-  std::vector<ZipRecord> records_;
 };
 
 }  // namespace quern

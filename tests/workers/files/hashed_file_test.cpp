@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
+#include <thread>
+#include <vector>
 
+#include "kernels/core/error.h"
 #include "tests/support/paths.h"
 
 namespace quern::test {
@@ -15,34 +19,68 @@ constexpr std::string_view kAbc =
 constexpr std::string_view kMillionTimesA =
     "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
 
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text));
+}
+
 TEST(HashedFile, GivesTheStandardsValues) {
   const TemporaryDirectory folder;
-  HashedFile abc(folder.path() / "abc");
-  abc.write("a");
-  abc.write("");
-  abc.write("bc");
+  HashedFile abc(folder.path() / "abc", 3);
+  abc.write_at(1, bytes_of("bc"));
+  abc.write_at(3, {});
+  abc.write_at(0, bytes_of("a"));
   EXPECT_EQ(abc.commit(), kAbc);
   EXPECT_EQ(read_text_file(folder.path() / "abc"), "abc");
-  HashedFile many(folder.path() / "many");
-  for (int i = 0; i < 10; ++i) many.write(std::string(100000, 'a'));
+  HashedFile many(folder.path() / "many", 1000000);
+  for (std::size_t i = 0; i < 10; ++i) {
+    many.write_at(i * 100000, bytes_of(std::string(100000, 'a')));
+  }
   EXPECT_EQ(many.commit(), kMillionTimesA);
 }
 
-TEST(HashedFile, AgreesWithTheFileItWrote) {
+TEST(HashedFile, TakesPiecesInAnyOrderFromSeveralThreads) {
   const TemporaryDirectory folder;
   const std::filesystem::path path = folder.path() / "large";
-  HashedFile file(path);
-  std::string written;
-  for (const std::size_t bytes : {5U << 20, 17U, 3U << 20, (1U << 20) - 1U, 1U << 20}) {
-    std::string piece(bytes, '\0');
-    for (std::size_t i = 0; i < bytes; ++i) piece[i] = static_cast<char>(i * i >> 3);
-    file.write(piece);
-    written += piece;
+  std::string whole((5U << 20) + 17U, '\0');
+  for (std::size_t i = 0; i < whole.size(); ++i) whole[i] = static_cast<char>(i * i >> 3);
+  HashedFile file(path, whole.size());
+  {
+    constexpr std::size_t kPiece = 300001;
+    std::vector<std::jthread> threads;
+    for (std::size_t thread = 0; thread < 3; ++thread) {
+      threads.emplace_back([&, thread] {
+        for (std::size_t i = 17; i-- > 0;) {  // from the end
+          const std::size_t begin = (3 * i + thread) * kPiece;
+          if (begin < whole.size())
+            file.write_at(begin,
+                          bytes_of(whole).subspan(begin, std::min(kPiece, whole.size() - begin)));
+        }
+      });
+    }
   }
   EXPECT_FALSE(std::filesystem::exists(path));
   const std::string hash = file.commit();
-  EXPECT_EQ(read_text_file(path), written);
+  EXPECT_EQ(read_text_file(path), whole);
   EXPECT_EQ(hash, sha256_file(path));
+}
+
+TEST(HashedFile, IsNotCommittedWithAHole) {
+  const TemporaryDirectory folder;
+  {
+    HashedFile file(folder.path() / "file", 10);
+    file.write_at(0, bytes_of("abc"));
+    file.write_at(4, bytes_of("efghij"));
+    EXPECT_THROW(file.write_at(8, bytes_of("xyz")), InternalError);
+    EXPECT_THROW(file.commit(), InternalError);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(HashedFile, MayBeEmpty) {
+  const TemporaryDirectory folder;
+  HashedFile file(folder.path() / "empty", 0);
+  const std::string hash = file.commit();
+  EXPECT_EQ(hash, sha256_file(folder.path() / "empty"));
 }
 
 }  // namespace

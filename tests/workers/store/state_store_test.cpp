@@ -52,6 +52,19 @@ TEST_F(StateStoreTest, KeepsWhatIsAcknowledged) {
   EXPECT_EQ(store.ignored_journal_bytes(), 0U);
 }
 
+TEST_F(StateStoreTest, ReadsAttributesAloneAndByEntry) {
+  StateStore store = store_with_bundle();
+  const JournalEntry entry = store.entries().at(kName);
+  EXPECT_EQ(store.read_attributes(kName), sample_bundle().attributes);
+  EXPECT_FALSE(store.read_attributes("layers/absent.h5"));
+  store.forget(kName);
+  EXPECT_TRUE(same_bundle(store.read(entry).value(), sample_bundle()));
+  std::fstream(file(kName), std::ios::binary | std::ios::in | std::ios::out).put('x');
+  EXPECT_FALSE(store.read(entry));
+  store.learn({entry});
+  EXPECT_FALSE(store.read_attributes(kName));
+}
+
 TEST_F(StateStoreTest, OtherRanksLearn) {
   StateStore first(directory_.path());
   StateStore other(directory_.path());
