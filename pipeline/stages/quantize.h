@@ -42,7 +42,9 @@ class QuantizeBundles {
   void solve(std::span<const BundleTask> tasks, const LayerWeights& weights);
 
   /// Collective. On return every solved bundle is durable and acknowledged on every rank.
-  void settle() { writer_.settle(unsettled_); }
+  void settle() {
+    if (!unsettled_.empty()) writer_.settle(unsettled_);
+  }
 
   /// Collective. Replaces the weights of a solved bundle's modules by their dequantized values; the
   /// owner reads them from the store unless it has just solved them.
