@@ -8,10 +8,12 @@ packages=${QUERN_PACKAGES:-}
 
 usage() {
   cat <<'END'
-usage: bash jobs/gpu_check.sh [-D<cmake option>]... [CTEST ARGUMENT]...
+usage: bash jobs/gpu_check.sh [--sanitizer TOOL] [-D<cmake option>]... [CTEST ARGUMENT]...
 
 Builds the tests labelled gpu into build-gpu/, runs them and prints a table of results.
 Needs a compiler for C++20, nvcc, CMake and ninja; installs nothing and opens no connection.
+  --sanitizer TOOL  only the tests of kernels, under compute-sanitizer: memcheck, racecheck,
+                    initcheck or synccheck; many at a time, as each becomes far slower
 
 Environment:  QUERN_PACKAGES   folder that the Debian packages which this machine lacks were
                                extracted into (dpkg -x PACKAGE.deb FOLDER), for a build in place
@@ -80,15 +82,40 @@ table() {
     }'
 }
 
+# sanitize TOOL: the tests of kernels in parts, side by side; one line for each program.
+sanitize() {
+  local tool=$1 parts=${QUERN_JOBS:-16} program part reports failed=0
+  for program in cuda_ops_test cuda_solver_test; do
+    local file=$build/tests/kernels/cuda/$program log=$build/$program-$tool
+    for ((part = 0; part < parts; ++part)); do
+      GTEST_TOTAL_SHARDS=$parts GTEST_SHARD_INDEX=$part compute-sanitizer --tool "$tool" \
+        --error-exitcode 1 "$file" >"$log-$part.log" 2>&1 </dev/null &
+    done
+    for ((part = 0; part < parts; ++part)); do wait -n || failed=1; done
+    reports=$(cat "$log"-*.log | grep -cE '^=+ (Error|Warning|Invalid|Uninitialized|Race|Barrier)') || true
+    printf '%-20s %-10s %s reports, logs %s-*.log\n' "$program" "$tool" "$reports" "$log"
+  done
+  return "$failed"
+}
+
 options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DQUERN_TESTS=ON -DQUERN_CUDA=ON)
 arguments=()
-for argument in "$@"; do
-  case $argument in
+sanitizer=
+while (($#)); do
+  case $1 in
     -h | --help) usage; exit 0 ;;
-    -D?*) options+=("$argument") ;;
-    *) arguments+=("$argument") ;;
+    --sanitizer) sanitizer=${2:-nothing}; shift ;;
+    -D?*) options+=("$1") ;;
+    *) arguments+=("$1") ;;
   esac
+  (($#)) && shift
 done
+case $sanitizer in
+  '') ;;
+  memcheck | racecheck | initcheck | synccheck)
+    command -v compute-sanitizer >/dev/null || fail 69 "compute-sanitizer is missing" ;;
+  *) fail 64 "--sanitizer '$sanitizer': expected memcheck, racecheck, initcheck or synccheck" ;;
+esac
 for tool in gcc g++ cmake ninja ctest; do
   command -v "$tool" >/dev/null || fail 69 "$tool is missing"
 done
@@ -101,6 +128,10 @@ step build cmake --build "$build" --parallel "${QUERN_JOBS:-16}" --target gpu_te
 
 nvidia-smi -L >&2 || say "no nvidia-smi here: without a GPU every test is skipped"
 export GTEST_COLOR=no
+if [[ -n $sanitizer ]]; then
+  sanitize "$sanitizer"
+  exit
+fi
 status=0
 ctest --test-dir "$build" -L '^gpu$' -V ${arguments[@]+"${arguments[@]}"} >"$build/tests.log" 2>&1 </dev/null ||
   status=1
