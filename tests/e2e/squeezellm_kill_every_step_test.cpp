@@ -8,7 +8,7 @@ namespace {
 /// Steps that leave the same state as the one before them are left out.
 void kill_at_each(const KillCheck& check) {
   const auto& steps = check.steps();
-  ASSERT_GT(steps.size(), 300U);
+  ASSERT_GT(steps.size(), 250U);
   for (std::size_t i = 0; i < steps.size(); ++i) {
     if (kind_of(steps[i]).empty()) continue;
     check.kill_and_resume(static_cast<int>(i) + 1, 1, 1 + static_cast<int>(i) % 3);
