@@ -195,12 +195,12 @@ std::string stage_table(const json& stages) {
 
 std::string layer_table(const json& layers) {
   if (layers.empty()) return {};
-  std::set<std::string> stages;
+  std::set<std::string> stages;  // heads are views of these
   for (const json& layer : layers) {
     for (const auto& [stage, seconds] : layer.at("stages").items()) stages.insert(stage);
   }
   std::vector<Table::Column> heads = {{"Layer"}};
-  for (const std::string& stage : stages) heads.push_back({escaped(stage)});
+  for (const std::string& stage : stages) heads.push_back({stage});
   heads.insert(heads.end(), {{"idle"}, {"all"}});
   const auto milliseconds = [](double seconds) { return fmt::format("{:.0f}", 1e3 * seconds); };
   Table table(heads);
