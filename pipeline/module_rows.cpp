@@ -1,6 +1,5 @@
 #include "pipeline/module_rows.h"
 
-#include "kernels/core/error.h"
 #include "pipeline/bundle_shares.h"
 #include "pipeline/gather_json.h"
 
@@ -10,10 +9,7 @@ nlohmann::json module_rows(RunContext& context) {
   context.session.enter("read what was committed");
   const auto rows_of = [&](const BundleUnit& bundle) {
     const auto attributes = context.store.read_attributes(bundle.name);
-    if (!attributes) {
-      throw StoreError(bundle.name +
-                       ": the bundle is damaged; run quantize again, which computes it anew");
-    }
+    if (!attributes) refuse_damaged(context.store, bundle.name);
     return summary_rows(*attributes);
   };
   const nlohmann::json gathered = gather_by_bundle(context, rows_of, context.session.threads);

@@ -1,5 +1,6 @@
 #include "pipeline/run_context.h"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -87,6 +88,12 @@ void discard(Session& session, StateStore& store, const std::vector<std::string>
       session.is_root() ? store.discard(name) : store.forget(name);
     }
   });
+}
+
+void refuse_damaged(const StateStore& store, const std::string& bundle) {
+  throw StoreError(
+      fmt::format("{}: the bundle is damaged; run quantize again, which computes it anew",
+                  (store.directory() / bundle).string()));
 }
 
 }  // namespace quern

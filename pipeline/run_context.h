@@ -41,6 +41,9 @@ std::vector<JournalEntry> acknowledge(Session& session, StateStore& store,
 /// Collective: forgets damaged files among `names`, setting them aside on rank 0 with a warning.
 void set_aside_damaged(Session& session, StateStore& store, const std::vector<std::string>& names);
 
+/// Throws StoreError: a bundle that the journal names cannot be read as it was written.
+[[noreturn]] void refuse_damaged(const StateStore& store, const std::string& bundle);
+
 /// On every rank: takes the files of the store among `names` out of it, and rank 0 removes them.
 void discard(Session& session, StateStore& store, const std::vector<std::string>& names);
 

@@ -1,12 +1,11 @@
 #include "pipeline/run_weights.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "kernels/core/error.h"
 #include "pipeline/model/packed_checkpoint.h"
+#include "pipeline/run_context.h"
 
 namespace quern {
 
@@ -31,12 +30,7 @@ std::optional<QuantizedModule> RunWeights::module_of(const std::string& name) co
   const std::lock_guard lock(mutex_);
   if (cached_name_ != *bundle) {
     auto stored = store_.read(*bundle);
-    if (!stored) {
-      throw StoreError(
-          fmt::format("{}: the bundle is damaged; run quantize again, which computes "
-                      "it anew",
-                      (store_.directory() / *bundle).string()));
-    }
+    if (!stored) refuse_damaged(store_, *bundle);
     cached_ = from_bundle(std::move(*stored));
     cached_name_ = *bundle;
   }

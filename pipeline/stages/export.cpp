@@ -168,12 +168,13 @@ ModelExport::ModelExport(RunContext& context, const nlohmann::json& provenance)
   run_agreed(session, [&] { finished = finished_export(context.config.output.path, provenance); });
   already_there_ = any_rank(session, finished);
   const auto modules = summaries_ahead(context.plan, context.config.quantize);
-  if (!already_there_ && modules) begin(*modules);
+  if (already_there_ || !modules) return;
+  shards_ = plan_shards(context_, *exporter_, *modules);
+  begin(*modules);
 }
 
 void ModelExport::begin(std::span<const ModuleSummary> modules) {
   Session& session = context_.session;
-  shards_ = plan_shards(context_, *exporter_, modules);
   run_agreed(session, [&] {
     if (session.is_root()) folder_.emplace(partial_folder(context_.config.output.path));
   });
@@ -195,7 +196,8 @@ ExportResult ModelExport::finish(std::span<const ModuleSummary> modules) {
   ExportResult result;
   result.folder = context_.config.output.path;
   result.already_there = already_there_;
-  summarise(plan_shards(context_, *exporter_, modules), result);
+  if (shards_.empty()) shards_ = plan_shards(context_, *exporter_, modules);
+  summarise(shards_, result);
   if (already_there_) return result;
   if (!stream_) {
     begin(modules);

@@ -1,7 +1,5 @@
 #include "pipeline/stages/export_plan_stream.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -117,11 +115,7 @@ void ShardStream::write_source(const Place& place) const {
 void ShardStream::write_bundle(const JournalEntry& entry) const {
   const Trace::Span span(context_.session.trace.get(), "export {}", entry.name);
   std::optional<Bundle> stored = context_.store.read(entry);
-  if (!stored) {
-    throw StoreError(
-        fmt::format("{}: the bundle is damaged; run quantize again, which computes it anew",
-                    (context_.store.directory() / entry.name).string()));
-  }
+  if (!stored) refuse_damaged(context_.store, entry.name);
   for (QuantizedModule& module : from_bundle(std::move(*stored))) {
     const auto place = modules_.find(module.name);
     if (place == modules_.end()) continue;
