@@ -45,6 +45,16 @@ void check_group_size(const char* operation, std::int64_t group_size) {
                                operation, group_size));
 }
 
+void check_range(const char* operation, const RowRange& range, std::int64_t rows) {
+  const std::int64_t slice = Solver::row_slice(rows);
+  const auto at_slice = [&](std::int64_t row) { return row == rows || row % slice == 0; };
+  if (range.begin >= 0 && range.count() >= 0 && at_slice(range.begin) && at_slice(range.end)) {
+    return;
+  }
+  throw ShapeError(fmt::format("{}: rows {} to {} of {}; expected multiples of {}, or the end",
+                               operation, range.begin, range.end, rows, slice));
+}
+
 /// [words, N] holds K codes of `bits` bits each in 32-bit words along K.
 void check_packed(const char* operation, const ConstTensorView& codes, int bits,
                   const ConstTensorView& words) {
@@ -77,8 +87,14 @@ HessianFactor Solver::factorise(const GramView& gram, ActOrder order, std::int64
   return do_factorise(gram, order, group_size, damping);
 }
 
+std::int64_t Solver::row_slice(std::int64_t rows) noexcept {
+  constexpr std::int64_t kUnit = 64;
+  const std::int64_t parts = rows >= 8192 ? 8 : 4;
+  return std::max<std::int64_t>(1, (rows + parts * kUnit - 1) / (parts * kUnit)) * kUnit;
+}
+
 QuantizedTensor Solver::gptq(ConstTensorView weight, const HessianFactor& factor,
-                             const GridSpec& grid) {
+                             const GridSpec& grid, const RowRange& rows) {
   check_matrix("gptq", "weight", weight);
   const std::int64_t columns = weight.shape[1];
   check("gptq", "factor.feedback", factor.feedback.view(), DType::f64, {columns, columns});
@@ -87,7 +103,9 @@ QuantizedTensor Solver::gptq(ConstTensorView weight, const HessianFactor& factor
   check("gptq", "factor.weight", factor.weight.view(), DType::f64, {columns});
   check_bits("gptq", grid.bits);
   check_group_size("gptq", grid.group_size);
-  return do_gptq(weight, factor, grid);
+  const RowRange range = rows.within(weight.shape[0]);
+  check_range("gptq", range, weight.shape[0]);
+  return do_gptq(weight, factor, grid, range.count() == 0 ? RowRange{0, 0} : range);
 }
 
 QuantizedTensor Solver::round_to_nearest(ConstTensorView weight, const GridSpec& grid,

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 #include "kernels/core/tensor.h"
@@ -20,6 +22,18 @@ enum class ActOrder : std::uint8_t {
 enum class ScaleSearch : std::uint8_t {
   absmax,   ///< the range just covers the weights
   weighted  ///< a multiple of that range, the one with the least error under H
+};
+
+/// Rows [begin, end) of a module; all of them by default.
+struct RowRange {
+  std::int64_t begin = 0;
+  std::int64_t end = std::numeric_limits<std::int64_t>::max();
+
+  /// The part of it that `rows` rows have.
+  RowRange within(std::int64_t rows) const noexcept {
+    return {std::min(begin, rows), std::min(end, rows)};
+  }
+  std::int64_t count() const noexcept { return end - begin; }
 };
 
 /// A uniform grid: w = scale * (code - zero), code and zero in [0, 2^bits).
@@ -84,7 +98,15 @@ class Solver {
   /// code = clamp(round(target / scale) + zero), ties to even. Throws InputError if a scale
   /// exceeds the f16 range (huge, infinite or NaN weights), InternalError if a group_aware order
   /// was made for another group size.
-  QuantizedTensor gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid);
+  /// rows: only these are solved, the others' codes, scales and zeros are 0; group_of is whole. It
+  /// begins and ends at multiples of row_slice(N) or at N, or is empty: then a row's result is the
+  /// same in any range.
+  QuantizedTensor gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid,
+                       const RowRange& rows = {});
+
+  /// Rows of a module of `rows` rows that are solved by one processor at least: a multiple of 64
+  /// near an eighth of a large module, a quarter of any other.
+  static std::int64_t row_slice(std::int64_t rows) noexcept;
 
   /// Round to nearest on the same grid. column_weight [K] f64 weighs the scale search; ones if
   /// absent.
@@ -110,7 +132,7 @@ class Solver {
   virtual HessianFactor do_factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
                                      const Damping& damping) = 0;
   virtual QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor,
-                                  const GridSpec& grid) = 0;
+                                  const GridSpec& grid, const RowRange& rows) = 0;
   virtual QuantizedTensor do_round_to_nearest(ConstTensorView weight, const GridSpec& grid,
                                               std::optional<ConstTensorView> column_weight) = 0;
   virtual void do_dequantize(const QuantizedTensor& quantized, TensorView out) = 0;

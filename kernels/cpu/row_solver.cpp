@@ -285,6 +285,9 @@ QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& p
   QuantizedTensor out{
       memory.allocate(DType::u8, {rows, columns}), memory.allocate(DType::f16, {groups, rows}),
       memory.allocate(DType::u8, {groups, rows}), memory.allocate(DType::i32, {columns})};
+  if (problem.rows.count() < rows) {
+    for (Tensor* result : {&out.codes, &out.scales, &out.zeros}) memory.clear(result->view());
+  }
   write_group_of(problem, out.group_of.view().as<std::int32_t>());
   std::vector<Block> blocks = cut_blocks(problem.groups);
   const Tensor feedback = gather_feedback(memory, problem, blocks);
@@ -293,13 +296,14 @@ QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& p
     largest = std::max(largest, group.end - group.begin);
   }
   scratch.reserve(TileSolver::work_bytes(columns, largest));
-  const std::int64_t tiles = (rows + kLanes - 1) / kLanes;
+  const std::int64_t first_tile = problem.rows.begin / kLanes;
+  const std::int64_t tiles = (problem.rows.end + kLanes - 1) / kLanes;
   std::atomic<std::int64_t> first_bad = tiles;
 #pragma omp parallel num_threads(threads)
   {
     TileSolver solver(problem, blocks, out, scratch.of_thread<double>(omp_get_thread_num()));
 #pragma omp for schedule(dynamic)
-    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+    for (std::int64_t tile = first_tile; tile < tiles; ++tile) {
       if (solver.solve(tile * kLanes)) continue;
       std::int64_t seen = first_bad;
       while (tile < seen && !first_bad.compare_exchange_weak(seen, tile)) {

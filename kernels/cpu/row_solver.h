@@ -29,10 +29,11 @@ struct RowProblem {
   const double* feedback = nullptr;     ///< S [K, K], or none: plain rounding
   const double* importance = nullptr;   ///< [K] by step, or none: ones
   GridSpec grid;
+  RowRange rows;  ///< that are solved; begins at a multiple of the tile
 };
 
-/// GPTQ, or plain rounding, of every row. Throws InputError where a group's weights do not fit the
-/// float16 range of scales.
+/// GPTQ, or plain rounding, of the rows in range; the others' results are 0. Throws InputError
+/// where a group's weights do not fit the float16 range of scales.
 QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& problem,
                            int threads);
 

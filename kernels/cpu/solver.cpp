@@ -25,14 +25,14 @@ class CpuSolver final : public Solver {
     return factorise_gram(memory_, gram, order, group_size, damping, threads_);
   }
 
-  QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor,
-                          const GridSpec& grid) override {
+  QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid,
+                          const RowRange& rows) override {
     const std::span order(factor.order.view().as<std::int32_t>(),
                           static_cast<std::size_t>(weight.shape[1]));
     return round_rows(
         memory_, scratch_,
         {weight, order, groups_in_order(order, factor.act_order, grid.group_size),
-         factor.feedback.view().as<double>(), factor.weight.view().as<double>(), grid},
+         factor.feedback.view().as<double>(), factor.weight.view().as<double>(), grid, rows},
         threads_);
   }
 
@@ -42,8 +42,13 @@ class CpuSolver final : public Solver {
     std::iota(order.begin(), order.end(), 0);
     const double* importance = column_weight ? column_weight->as<double>() : nullptr;
     return round_rows(memory_, scratch_,
-                      {weight, order, groups_in_order(order, ActOrder::none, grid.group_size),
-                       nullptr, importance, grid},
+                      {weight,
+                       order,
+                       groups_in_order(order, ActOrder::none, grid.group_size),
+                       nullptr,
+                       importance,
+                       grid,
+                       {0, weight.shape[0]}},
                       threads_);
   }
 

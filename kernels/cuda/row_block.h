@@ -35,6 +35,7 @@ struct RowPanel {
   std::int64_t columns;       ///< K
   std::int64_t first_row;     ///< of the panel in the module
   std::int64_t module_rows;   ///< N
+  std::int64_t product_rows;  ///< rows of one matrix product
   const double* weights;      ///< [rows, K] in solve order
   double* targets;            ///< [rows, K] weights plus what earlier errors add to them
   double* errors;             ///< [rows, stride kErrorSteps] weight - rounded value of a block

@@ -48,12 +48,17 @@ struct Steps {
 };
 
 /// Adds what the errors of `steps` mean for steps [out.begin, out.end) to `to`, whose first column
-/// is step out.begin.
+/// is step out.begin. How a product rounds may depend on its extents, so those do not depend on how
+/// many rows there are in the panel.
 void spread(CudaContext& context, const RowPanel& panel, const Steps& steps, const Steps& out,
             MatrixF64 to) {
-  multiply_f64(context, {panel.rows, out.end - out.begin, steps.end - steps.begin, true},
-               {panel.errors, kErrorSteps},
-               {panel.feedback + steps.begin * panel.columns + out.begin, panel.columns}, to);
+  for (std::int64_t row = 0; row < panel.rows; row += panel.product_rows) {
+    const std::int64_t rows = std::min(panel.product_rows, panel.rows - row);
+    multiply_f64(context, {rows, out.end - out.begin, steps.end - steps.begin, true},
+                 {panel.errors + row * kErrorSteps, kErrorSteps},
+                 {panel.feedback + steps.begin * panel.columns + out.begin, panel.columns},
+                 {to.data + row * to.stride, to.stride});
+  }
 }
 
 /// The grid of a group larger than a block, before its first block is rounded.
@@ -129,13 +134,20 @@ void solve_panel(CudaContext& context, const RowPanel& panel, const Blocks& cut,
   }
 }
 
-/// Rows [first, first + rows) of the problem, with working space of their own.
+/// The next panel of a module's rows: whole slices where one fits, else pieces of one.
+RowRange next_panel(const RowRange& left, std::int64_t slice, std::int64_t most_rows) {
+  const std::int64_t room = slice <= most_rows ? most_rows / slice * slice
+                                               : std::min(most_rows, slice - left.begin % slice);
+  return {left.begin, std::min(left.begin + room, left.end)};
+}
+
+/// Panels of a module's rows, one after another, with working space of their own.
 class PanelSolver {
  public:
-  PanelSolver(CudaContext& context, const RowProblem& problem, std::int64_t most_rows,
+  PanelSolver(CudaContext& context, ConstTensorView weight, std::int64_t most_rows,
               std::int64_t largest_group)
-      : context_(context), problem_(problem) {
-    const std::int64_t columns = problem.weight.shape[1];
+      : context_(context), weight_(weight) {
+    const std::int64_t columns = weight.shape[1];
     Memory& memory = context.memory;
     weights_ = memory.allocate(DType::f64, {most_rows, columns});
     targets_ = memory.allocate(DType::f64, {most_rows, columns});
@@ -145,27 +157,57 @@ class PanelSolver {
     }
   }
 
-  void solve(RowPanel panel, const Blocks& cut) {
+  void solve(RowPanel panel, const Blocks& cut, const GridSpec& grid) {
     auto* weights = weights_.view().as<double>();
     panel.weights = weights;
     panel.targets = targets_.view().as<double>();
     panel.errors = errors_.view().as<double>();
     panel.expected = expected_.view().as<double>();
-    panel.feedback = problem_.feedback;
-    panel.importance = problem_.importance;
-    panel.order = problem_.order;
-    load_panel(context_, panel, problem_.weight, weights);
-    solve_panel(context_, panel, cut, problem_.grid);
+    load_panel(context_, panel, weight_, weights);
+    solve_panel(context_, panel, cut, grid);
   }
 
  private:
   CudaContext& context_;
-  const RowProblem& problem_;
+  ConstTensorView weight_;
   Tensor weights_;
   Tensor targets_;
   Tensor errors_;
   Tensor expected_;
 };
+
+/// What the panels of a problem have in common.
+RowPanel panel_of(const RowProblem& problem, QuantizedTensor& out, const Piece* pieces,
+                  TensorView first_bad) {
+  RowPanel panel{};
+  panel.columns = problem.weight.shape[1];
+  panel.module_rows = problem.weight.shape[0];
+  panel.feedback = problem.feedback;
+  panel.importance = problem.importance;
+  panel.order = problem.order;
+  panel.pieces = pieces;
+  panel.codes = out.codes.view().as<std::uint8_t>();
+  panel.scales = out.scales.view().as<std::uint16_t>();
+  panel.zeros = out.zeros.view().as<std::uint8_t>();
+  panel.first_bad = first_bad.as<std::int64_t>();
+  return panel;
+}
+
+void solve_rows(CudaContext& context, const RowProblem& problem, const Blocks& cut,
+                RowPanel panel) {
+  const std::int64_t slice = Solver::row_slice(panel.module_rows);
+  const std::int64_t most_rows = std::max<std::int64_t>(1, kPanelElems / panel.columns);
+  panel.product_rows = std::min(slice, most_rows);
+  PanelSolver solver(context, problem.weight, std::min(most_rows, problem.rows.count()),
+                     cut.largest_group);
+  for (RowRange left = problem.rows; left.count() > 0;) {
+    const RowRange next = next_panel(left, slice, most_rows);
+    panel.rows = next.count();
+    panel.first_row = next.begin;
+    solver.solve(panel, cut, problem.grid);
+    left.begin = next.end;
+  }
+}
 
 /// group_of[order[j]] = index of the group of step j. One thread per step of a piece.
 __global__ void group_kernel(const Piece* pieces, const std::int32_t* order,
@@ -216,6 +258,9 @@ QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem) {
   QuantizedTensor out{
       memory.allocate(DType::u8, {rows, columns}), memory.allocate(DType::f16, {groups, rows}),
       memory.allocate(DType::u8, {groups, rows}), memory.allocate(DType::i32, {columns})};
+  if (problem.rows.count() < rows) {
+    for (Tensor* result : {&out.codes, &out.scales, &out.zeros}) memory.clear(result->view());
+  }
   const Blocks cut = cut_blocks(problem.groups);
   const auto piece_bytes = std::as_bytes(std::span(cut.pieces));
   Tensor pieces = memory.allocate(DType::u8, {static_cast<std::int64_t>(piece_bytes.size())});
@@ -228,21 +273,7 @@ QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem) {
       piece_list, problem.order, out.group_of.view().as<std::int32_t>());
   check_launch("quantize");
 
-  const std::int64_t most_rows = std::clamp<std::int64_t>(kPanelElems / columns, 1, rows);
-  PanelSolver solver(context, problem, most_rows, cut.largest_group);
-  for (std::int64_t first = 0; first < rows; first += most_rows) {
-    RowPanel panel{};
-    panel.rows = std::min(most_rows, rows - first);
-    panel.columns = columns;
-    panel.first_row = first;
-    panel.module_rows = rows;
-    panel.pieces = piece_list;
-    panel.codes = out.codes.view().as<std::uint8_t>();
-    panel.scales = out.scales.view().as<std::uint16_t>();
-    panel.zeros = out.zeros.view().as<std::uint8_t>();
-    panel.first_bad = bad.view().as<std::int64_t>();
-    solver.solve(panel, cut);
-  }
+  solve_rows(context, problem, cut, panel_of(problem, out, piece_list, bad.view()));
   memory.download(bad.view(), std::as_writable_bytes(std::span(first_bad)));
   memory.synchronize();
   refuse_bad_rows(first_bad[0], rows);

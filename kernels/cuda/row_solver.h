@@ -28,10 +28,12 @@ struct RowProblem {
   const double* feedback = nullptr;     ///< S [K, K], or none: plain rounding
   const double* importance = nullptr;   ///< [K] by step, or none: ones
   GridSpec grid;
+  RowRange rows;  ///< that are solved; begins at a multiple of Solver::row_slice
 };
 
-/// GPTQ, or plain rounding, of every row, in float64. Synchronises once, at the end. Throws
-/// InputError where a group's weights do not fit the float16 range of scales.
+/// GPTQ, or plain rounding, of the rows in range, in float64; the others' results are 0.
+/// Synchronises once, at the end. Throws InputError where a group's weights do not fit the float16
+/// range of scales.
 QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem);
 
 }  // namespace quern::gpu

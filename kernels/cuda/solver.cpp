@@ -21,18 +21,18 @@ class CudaSolver final : public Solver {
     return factorise_gram(context_, gram, order, group_size, damping);
   }
 
-  QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor,
-                          const GridSpec& grid) override {
+  QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid,
+                          const RowRange& rows) override {
     // Only a group-aware order has to be looked at to know its groups.
     std::vector<std::int32_t> order = ascending(weight.shape[1]);
     if (factor.act_order == ActOrder::group_aware) {
       context_.memory.download(factor.order.view(), std::as_writable_bytes(std::span(order)));
       context_.memory.synchronize();
     }
-    return round_rows(
-        context_, {weight, factor.order.view().as<std::int32_t>(),
-                   groups_in_order(order, factor.act_order, grid.group_size),
-                   factor.feedback.view().as<double>(), factor.weight.view().as<double>(), grid});
+    return round_rows(context_, {weight, factor.order.view().as<std::int32_t>(),
+                                 groups_in_order(order, factor.act_order, grid.group_size),
+                                 factor.feedback.view().as<double>(),
+                                 factor.weight.view().as<double>(), grid, rows});
   }
 
   QuantizedTensor do_round_to_nearest(ConstTensorView weight, const GridSpec& grid,
@@ -40,9 +40,13 @@ class CudaSolver final : public Solver {
     const std::vector<std::int32_t> order = ascending(weight.shape[1]);
     Tensor on_device = context_.memory.allocate(DType::i32, {weight.shape[1]});
     context_.memory.upload(std::as_bytes(std::span(order)), on_device.view());
-    return round_rows(context_, {weight, on_device.view().as<std::int32_t>(),
-                                 groups_in_order(order, ActOrder::none, grid.group_size), nullptr,
-                                 column_weight ? column_weight->as<double>() : nullptr, grid});
+    return round_rows(context_, {weight,
+                                 on_device.view().as<std::int32_t>(),
+                                 groups_in_order(order, ActOrder::none, grid.group_size),
+                                 nullptr,
+                                 column_weight ? column_weight->as<double>() : nullptr,
+                                 grid,
+                                 {0, weight.shape[0]}});
   }
 
   void do_dequantize(const QuantizedTensor& quantized, TensorView out) override {

@@ -220,6 +220,7 @@ void QuantizeFlow::solve_measured(std::span<const BundleUnit* const> missing,
     const auto lap = context_.watch.lap("reduce");
     session.enter(fmt::format("reduce H of {}", missing.front()->name));
     measured.reduce(owners);
+    if (quantize_.shares(missing.size())) measured.share(0, owners.front());
   }
   std::vector<BundleStatistics> statistics(missing.size());
   std::vector<BundleTask> tasks;

@@ -60,11 +60,24 @@ std::vector<DType> LayerLoader::stored_types(const std::vector<int>& readers,
   return types;
 }
 
-/// The tensor on every rank's device, in the activation type.
-Tensor LayerLoader::spread(Tensor raw, int reader, const HostView* mine) {
-  if (mine != nullptr) session_.backend->memory().upload(mine->bytes, raw.view());
-  session_.communicator->broadcast(raw.view(), reader);
-  return prepared(std::move(raw));
+/// A tensor as it was read, on its way to this rank's device.
+Tensor LayerLoader::uploaded(const TensorNode& node, const HostView& read) {
+  Memory& memory = session_.backend->memory();
+  Tensor raw = memory.allocate(read.dtype, node.shape);
+  memory.upload(read.bytes, raw.view());
+  return raw;
+}
+
+/// Those of `views` that need no conversion, so that ranks upload side by side; the others come one
+/// by one, as they are there twice for a time. What is on its way leaves `views`.
+std::vector<Tensor> LayerLoader::upload_plain(const std::vector<TensorNode>& nodes,
+                                              std::vector<const HostView*>& views) {
+  std::vector<Tensor> raw(nodes.size());
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (views[i] == nullptr || views[i]->dtype != session_.backend->activation_dtype()) continue;
+    raw[i] = uploaded(nodes[i], *std::exchange(views[i], nullptr));
+  }
+  return raw;
 }
 
 Tensor LayerLoader::prepared(Tensor raw) {
@@ -83,11 +96,17 @@ LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
   Backend& backend = *session_.backend;
   Tensor counts = backend.memory().allocate(DType::i64, {static_cast<std::int64_t>(nodes.size())});
   backend.memory().clear(counts.view());
+  std::vector<const HostView*> views(nodes.size(), nullptr);
+  for (std::size_t i = 0, next = 0; i < nodes.size(); ++i) {
+    if (reader[i] == session_.rank()) views[i] = &mine[next++];
+  }
+  std::vector<Tensor> raw = upload_plain(nodes, views);
   LayerWeights weights;
-  std::size_t next = 0;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    const HostView* view = reader[i] == session_.rank() ? &mine[next++] : nullptr;
-    Tensor tensor = spread(backend.memory().allocate(types[i], nodes[i].shape), reader[i], view);
+    if (views[i] != nullptr) raw[i] = uploaded(nodes[i], *views[i]);
+    if (reader[i] != session_.rank()) raw[i] = backend.memory().allocate(types[i], nodes[i].shape);
+    session_.communicator->broadcast(raw[i].view(), reader[i]);
+    Tensor tensor = prepared(std::move(raw[i]));
     backend.layers().count_nonfinite(std::as_const(tensor).view(),
                                      counts.view().rows(static_cast<std::int64_t>(i), 1));
     weights.set(nodes[i].role, nodes[i].part, std::move(tensor));

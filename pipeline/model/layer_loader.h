@@ -37,7 +37,9 @@ class LayerLoader {
                                  const std::vector<int>& readers) const;
   std::vector<DType> stored_types(const std::vector<int>& readers,
                                   const std::vector<HostView>& mine);
-  Tensor spread(Tensor raw, int reader, const HostView* mine);
+  Tensor uploaded(const TensorNode& node, const HostView& read);
+  std::vector<Tensor> upload_plain(const std::vector<TensorNode>& nodes,
+                                   std::vector<const HostView*>& views);
   Tensor prepared(Tensor raw);
 
   Session& session_;

@@ -16,6 +16,8 @@ class Gptq final : public Quantizer {
 
   StatisticsNeeded needed() const noexcept override { return {.gram = true}; }
 
+  bool splits_rows() const noexcept override { return true; }
+
   std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
                                   BundleStatistics& statistics) const override {
     ensure(statistics.gram.has_value(), "H for GPTQ");
@@ -30,7 +32,7 @@ class Gptq final : public Quantizer {
           factor =
               factors.emplace(key, backend.solver().factorise(gram, order_, key, damping_)).first;
         }
-        solved.push_back({backend.solver().gptq(task.weight, factor->second, task.grid),
+        solved.push_back({backend.solver().gptq(task.weight, factor->second, task.grid, task.rows),
                           factor->second.damping_fraction, factor->second.dead_columns});
       } catch (const InputError& error) {
         throw InputError(fmt::format("module '{}': {}", task.name, error.what()));

@@ -25,6 +25,7 @@ struct ModuleTask {
   ConstTensorView weight;
   GridSpec grid;  ///< only its bits where values come from codebooks
   OutlierChoice outliers;
+  RowRange rows = {};  ///< to be solved; the others stay 0 (only where the method splits_rows())
 };
 
 /// A module's codes on the device and what its solver says of them.
@@ -42,6 +43,9 @@ class Quantizer {
 
   /// The statistics that solve() wants.
   virtual StatisticsNeeded needed() const noexcept = 0;
+
+  /// Whether rows of a module may be solved apart from the others, so that ranks share a module.
+  virtual bool splits_rows() const noexcept { return false; }
 
   /// Solves the modules of one input. statistics holds what needed() asks for. Same order as the
   /// tasks. Throws InputError naming the module that cannot be quantized.

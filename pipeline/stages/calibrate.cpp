@@ -69,4 +69,8 @@ void Calibrate::reduce(std::span<const int> owners) {
   }
 }
 
+void Calibrate::share(std::size_t input, int owner) {
+  session_.communicator->broadcast(grams_[input].sums.view(), owner);
+}
+
 }  // namespace quern

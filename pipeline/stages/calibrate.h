@@ -29,6 +29,8 @@ class Calibrate {
 
   /// Collective: sums every input's H at its owner, where it is complete then.
   void reduce(std::span<const int> owners);
+  /// Collective, after reduce(): an input's H from its owner to all ranks.
+  void share(std::size_t input, int owner);
 
   Gram& gram(std::size_t input) { return grams_[input]; }
 

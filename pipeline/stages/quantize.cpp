@@ -32,6 +32,17 @@ void land_values(Landing& landing, const CodebookTensor& from, QuantizedModule& 
   to.outliers = from.vals.shape().elems();
 }
 
+/// The rows of a module that fall to `rank` of `ranks`: as many slices to each, the first ranks one
+/// more.
+RowRange row_share(std::int64_t rows, int rank, int ranks) {
+  const std::int64_t slice = Solver::row_slice(rows);
+  const std::int64_t slices = (rows + slice - 1) / slice;
+  const auto begin = [&](int of) {
+    return std::min(rows, (slices * of + ranks - 1) / ranks * slice);
+  };
+  return {begin(rank), begin(rank + 1)};
+}
+
 void dequantize(Backend& backend, const QuantizedTensor& tensor, TensorView out) {
   backend.solver().dequantize(tensor, out);
 }
@@ -137,17 +148,56 @@ QuantizedModule QuantizeBundles::describe(const LinearModule& module, const Modu
   return result;
 }
 
-LandedModules QuantizeBundles::solve_bundle(const BundleTask& task, const LayerWeights& weights) {
-  Backend& backend = *context_.session.backend;
-  Memory& memory = backend.memory();
-  std::vector<ModuleTask> modules;
-  for (const PlannedModule& planned : task.bundle->modules) {
-    modules.push_back(make_task(planned, weights.weight(planned.module.role),
-                                context_.config.quantize, allocation_));
-  }
+/// What this rank solves: the bundles that it owns, or its rows of the one that all share.
+std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::solve_rows(
+    std::span<const BundleTask> tasks, const LayerWeights& weights) {
+  const bool shared = shares(tasks.size());
+  std::vector<SolvedBundle> bundles;
   BundleStatistics none;
-  BundleStatistics& statistics = task.statistics == nullptr ? none : *task.statistics;
-  const auto solved = quantizer_->solve(backend, modules, statistics);
+  for (const BundleTask& task : tasks) {
+    if (!shared && task.owner != context_.session.rank()) continue;
+    context_.session.enter(fmt::format("solve {}", task.bundle->name));
+    const Trace::Span span(context_.session.trace.get(), task.bundle->name);
+    SolvedBundle& bundle = bundles.emplace_back(SolvedBundle{&task, {}, {}});
+    for (const PlannedModule& planned : task.bundle->modules) {
+      bundle.modules.push_back(make_task(planned, weights.weight(planned.module.role),
+                                         context_.config.quantize, allocation_));
+      if (!shared) continue;
+      bundle.modules.back().rows =
+          row_share(planned.module.out_features, context_.session.rank(), context_.session.ranks());
+    }
+    bundle.solved = quantizer_->solve(*context_.session.backend, bundle.modules,
+                                      task.statistics == nullptr ? none : *task.statistics);
+  }
+  return bundles;
+}
+
+/// Collective. The rows that other ranks solved, to the owner. Where one rank has a value the
+/// others have zeros: the sum of the bytes, taken as integers, is all of them.
+void QuantizeBundles::join_rows(SolvedBundle& bundle) {
+  Memory& memory = context_.session.backend->memory();
+  context_.session.enter(fmt::format("gather {}", bundle.task->bundle->name));
+  for (SolvedModule& module : bundle.solved) {
+    auto& tensor = std::get<QuantizedTensor>(module.tensor);
+    for (Tensor* part : {&tensor.codes, &tensor.scales, &tensor.zeros}) {
+      const auto bytes = static_cast<std::int64_t>(part->view().bytes());
+      Tensor words = memory.allocate(DType::i64, {(bytes + 7) / 8});
+      memory.clear(words.view());
+      const TensorView inside{words.view().data, part->view().dtype, part->shape()};
+      memory.copy(part->view(), inside);
+      context_.session.communicator->reduce_sum(words.view(), bundle.task->owner);
+      memory.copy(inside, part->view());
+    }
+  }
+}
+
+/// Packs and measures what was solved, and starts it on its way to the host.
+LandedModules QuantizeBundles::land(const SolvedBundle& bundle) {
+  Memory& memory = context_.session.backend->memory();
+  const Trace::Span span(context_.session.trace.get(), "land {}", bundle.task->bundle->name);
+  const auto& [task, modules, solved] = bundle;
+  BundleStatistics none;
+  BundleStatistics& statistics = task->statistics == nullptr ? none : *task->statistics;
   const auto count = static_cast<std::int64_t>(solved.size());
   Tensor errors = memory.allocate(DType::f64, {count, 2});
   Tensor fingerprints = memory.allocate(DType::i64, {count});
@@ -159,7 +209,7 @@ LandedModules QuantizeBundles::solve_bundle(const BundleTask& task, const LayerW
         finish(modules[i], solved[i], statistics,
                {errors.view().rows(row, 1).reshaped({2}), fingerprints.view().rows(row, 1)}));
     QuantizedModule& module = result.modules[i];
-    module = describe(task.bundle->modules[i].module, modules[i], solved[i]);
+    module = describe(task->bundle->modules[i].module, modules[i], solved[i]);
     result.landing.add(words.back().view(), module.words);
     std::visit([&](const auto& tensor) { land_values(result.landing, tensor, module); },
                solved[i].tensor);
@@ -196,16 +246,20 @@ void QuantizeBundles::read_measured(const HostTensor& errors, const HostTensor& 
 
 void QuantizeBundles::solve(std::span<const BundleTask> tasks, const LayerWeights& weights) {
   solved_.clear();
+  std::vector<SolvedBundle> bundles;
   std::vector<std::pair<const BundleUnit*, LandedModules>> results;
-  run_agreed(context_.session, [&] {
+  {
     const auto lap = context_.watch.lap("solve");
-    for (const BundleTask& task : tasks) {
-      if (task.owner != context_.session.rank()) continue;
-      context_.session.enter(fmt::format("solve {}", task.bundle->name));
-      const Trace::Span span(context_.session.trace.get(), task.bundle->name);
-      results.emplace_back(task.bundle, solve_bundle(task, weights));
-    }
-  });
+    run_agreed(context_.session, [&] { bundles = solve_rows(tasks, weights); });
+    if (shares(tasks.size())) join_rows(bundles.front());
+    run_agreed(context_.session, [&] {
+      for (SolvedBundle& bundle : bundles) {
+        if (bundle.task->owner != context_.session.rank()) continue;
+        results.emplace_back(bundle.task->bundle, land(bundle));
+      }
+      bundles.clear();
+    });
+  }
   const auto folder = std::filesystem::path(tasks.front().bundle->name).parent_path().string();
   if (folder != unsettled_) settle();
   unsettled_ = folder;

@@ -16,8 +16,8 @@
 
 namespace quern {
 
-/// A bundle to be solved by this job, with the rank that does it and, on that rank, what was
-/// measured for it.
+/// A bundle to be solved by this job, with the rank that commits it and what was measured for it:
+/// on that rank, or on all that share the work.
 struct BundleTask {
   const BundleUnit* bundle;
   int owner;
@@ -36,6 +36,12 @@ class QuantizeBundles {
 
   /// What the configured method wants to know of each bundle.
   StatisticsNeeded needed() const noexcept { return quantizer_->needed(); }
+
+  /// Whether all ranks share the rows of a bundle that is solved along with `bundles` - 1 others:
+  /// alone, it would keep every rank but one waiting.
+  bool shares(std::size_t bundles) const noexcept {
+    return bundles == 1 && context_.session.ranks() > 1 && quantizer_->splits_rows();
+  }
 
   /// Collective. The bundles are on their way to the store; those of one folder are acknowledged
   /// together, before the first of the next one is handed over.
@@ -57,7 +63,17 @@ class QuantizeBundles {
     TensorView fingerprint;  ///< [1] i64
   };
 
-  LandedModules solve_bundle(const BundleTask& task, const LayerWeights& weights);
+  /// A bundle on its way through solve(). Everything is as the owner has it, but the rows.
+  struct SolvedBundle {
+    const BundleTask* task;
+    std::vector<ModuleTask> modules;
+    std::vector<SolvedModule> solved;
+  };
+
+  std::vector<SolvedBundle> solve_rows(std::span<const BundleTask> tasks,
+                                       const LayerWeights& weights);
+  void join_rows(SolvedBundle& bundle);
+  LandedModules land(const SolvedBundle& bundle);
   Tensor finish(const ModuleTask& task, const SolvedModule& solved, BundleStatistics& statistics,
                 const MeasuredViews& out);
   QuantizedModule describe(const LinearModule& module, const ModuleTask& task,

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "tests/kernels/cpu/row_range_case.h"
 #include "tests/kernels/cpu/solver_case.h"
 #include "tests/support/paths.h"
 
@@ -238,6 +239,38 @@ TEST_F(Gptq, RefusesAnOrderMadeForOtherGroups) {
   EXPECT_THROW(solver_->gptq(weight.view(), factor, {.bits = 9, .group_size = 32}), ShapeError);
   const Tensor narrow = to_tensor(memory_, random_matrix(2, 95, 82));
   EXPECT_THROW(solver_->gptq(narrow.view(), factor, {.bits = 4, .group_size = 32}), ShapeError);
+}
+
+/// 200 rows are slices of 64, 64, 64 and 8; a group of 160 is larger than a block.
+TEST(GptqRows, AreSolvedApart) {
+  CpuMemory memory;
+  const auto solver = make_cpu_solver(memory, 2);
+  GramCase gram = make_gram(memory, correlated_hessian(330, 51));
+  const Tensor weight = to_tensor(memory, random_matrix(200, 330, 52, 0.02));
+  for (const std::int64_t group_size : {-1, 32, 160}) {
+    for (const ActOrder order : kOrders) {
+      const HessianFactor factor = solver->factorise(gram.view(), order, group_size, {});
+      expect_rows_to_be_solved_apart(200, [&](const RowRange& rows) {
+        return solver->gptq(weight.view(), factor, {3, group_size}, rows);
+      });
+    }
+  }
+}
+
+TEST(GptqRows, AreCutAtSlices) {
+  EXPECT_EQ(Solver::row_slice(1), 64);
+  EXPECT_EQ(Solver::row_slice(256), 64);
+  EXPECT_EQ(Solver::row_slice(4096), 1024);
+  EXPECT_EQ(Solver::row_slice(11008), 1408);
+  CpuMemory memory;
+  const auto solver = make_cpu_solver(memory, 1);
+  GramCase gram = make_gram(memory, correlated_hessian(8, 53));
+  const Tensor weight = to_tensor(memory, random_matrix(130, 8, 54));
+  const HessianFactor factor = solver->factorise(gram.view(), ActOrder::none, -1, {});
+  for (const RowRange& rows :
+       {RowRange{1, 64}, RowRange{64, 63}, RowRange{0, 129}, RowRange{-64, 64}}) {
+    EXPECT_THROW(solver->gptq(weight.view(), factor, {4, -1}, rows), ShapeError);
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/core/error.h"
+#include "tests/kernels/cpu/row_range_case.h"
 #include "tests/kernels/cuda/module_case.h"
 
 namespace quern::test {
@@ -151,6 +152,25 @@ TEST_P(CudaSolverTest, SolvesALargeModuleAsWell) {
   const QuantizedTensor on_cpu = moved(cuda(), cpu(), actual);
   EXPECT_TRUE(same_bytes(on_cpu.codes, to_cpu(again.codes)));
   expect_same_codes(on_cpu, cpu().solver().gptq(weight.view(), cpu_factor, grid));
+}
+
+/// Bit for bit, at extents where a product of all rows might be formed in another way than one of
+/// few.
+TEST_P(CudaSolverTest, SolvesRowsApart) {
+  for (const auto& [rows, columns, dtype] :
+       {Module{200, 330, DType::f64}, Module{2048, 640, DType::bf16},
+        Module{8200, 256, DType::f16}}) {
+    const Tensor weight = to_cuda(cpu_weight(dtype, rows, columns, 15));
+    TwinGram h = gram(columns, 16);
+    for (const std::int64_t group_size : {-1, 128}) {
+      const HessianFactor factor =
+          cuda().solver().factorise(h.cuda.view(), ActOrder::none, group_size, kDamping);
+      expect_rows_to_be_solved_apart(rows, [&](const RowRange& range) {
+        return moved(cuda(), cpu(),
+                     cuda().solver().gptq(weight.view(), factor, {4, group_size}, range));
+      });
+    }
+  }
 }
 
 TEST_P(CudaSolverTest, RoundsToNearestLikeTheCpu) {
