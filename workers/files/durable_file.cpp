@@ -60,6 +60,7 @@ class UnwrittenPieces {
  public:
   explicit UnwrittenPieces(std::span<const std::span<const std::byte>> pieces) : pieces_(pieces) {
     for (const std::span<const std::byte> piece : pieces_) bytes_ += piece.size();
+    skip(0);
   }
 
   std::uint64_t bytes() const noexcept { return bytes_; }
@@ -75,6 +76,7 @@ class UnwrittenPieces {
     return std::span(batch_).first(count);
   }
 
+  /// Also empty pieces, which no call can write.
   void skip(std::uint64_t bytes) noexcept {
     bytes_ -= bytes;
     begin_ += bytes;
