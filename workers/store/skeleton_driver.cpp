@@ -3,10 +3,6 @@
 #include <algorithm>
 #include <new>
 
-#if __has_include(<H5FDdevelop.h>)  // what a driver needs, since 1.14
-#include <H5FDdevelop.h>
-#endif
-
 namespace quern::hdf5 {
 
 const SparseBytes::Page SparseBytes::kZeros{};
@@ -96,7 +92,7 @@ herr_t write_structure(H5FD_t* file, H5FD_mem_t kind, hid_t, haddr_t begin, std:
   return -1;
 }
 
-/// Since 1.14 the class of a driver has a version, and a number from a range for private use.
+/// Since 1.13 the class of a driver has a version, and a number from a range for private use.
 template <typename Class>
 void number(Class& driver) {
   if constexpr (requires { driver.version; }) {
