@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <span>
 
@@ -18,12 +17,6 @@ constexpr std::uint64_t fingerprint_share(std::uint64_t index, std::uint32_t bit
 /// Sum of all shares modulo 2^64. Integers add up in any order, so that devices and threads may
 /// share the work; tells apart values that differ by accident, not by design.
 /// first: place of values[0] in a larger whole, whose fingerprint is the sum of its parts'.
-inline std::uint64_t fingerprint(std::span<const float> values, std::uint64_t first = 0) {
-  std::uint64_t sum = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    sum += fingerprint_share(first + i, std::bit_cast<std::uint32_t>(values[i]));
-  }
-  return sum;
-}
+std::uint64_t fingerprint(std::span<const float> values, std::uint64_t first = 0);
 
 }  // namespace quern

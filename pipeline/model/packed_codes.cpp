@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include "kernels/core/float16.h"
@@ -23,7 +26,9 @@ std::uint32_t packed_field(std::span<const std::int32_t> words, std::size_t stri
 namespace {
 
 constexpr std::size_t kTile = 16;   // rows that share a cache line of words
-constexpr std::size_t kBlock = 64;  // columns decoded before they are written row by row
+constexpr std::size_t kBlock = 64;  // columns decoded at once: whole words at any width
+
+using BlockCodes = std::array<std::int32_t, kBlock>;
 
 /// Rows [first, first + count) of a packed matrix; count at most kTile.
 struct RowTile {
@@ -31,48 +36,63 @@ struct RowTile {
   std::size_t count;
 };
 
-using TileCodes = std::array<std::uint32_t, kTile>;
-
-/// Words of one line of a packed matrix in the rows of a tile.
-void load_words(const std::int32_t* line, std::size_t count, TileCodes& words) {
-  if (count == kTile) {  // a length the compiler knows
-    for (std::size_t i = 0; i < kTile; ++i) words[i] = static_cast<std::uint32_t>(line[i]);
-    return;
+/// The words of kBlock columns in the rows of a tile: a bit stream of each row.
+class TileStreams {
+ public:
+  /// words [ceil(K bits / 32), N]; column is a multiple of kBlock.
+  void load(const HostTensor& words, int bits, std::size_t column, const RowTile& tile) {
+    const auto stride = static_cast<std::size_t>(words.shape[1]);
+    const std::size_t begin = column * static_cast<std::size_t>(bits) / 32;
+    const std::size_t end = std::min(static_cast<std::size_t>(words.shape[0]),
+                                     begin + kBlock * static_cast<std::size_t>(bits) / 32);
+    for (std::size_t word = begin; word < end; ++word) {
+      const std::int32_t* const line = words.as<std::int32_t>().data() + word * stride + tile.first;
+      for (std::size_t i = 0; i < tile.count; ++i) rows_[i][word - begin] = line[i];
+    }
   }
-  for (std::size_t i = 0; i < count; ++i) words[i] = static_cast<std::uint32_t>(line[i]);
+
+  const std::int32_t* row(std::size_t i) const noexcept { return rows_[i].data(); }
+
+ private:
+  std::array<std::array<std::int32_t, kBlock * 8 / 32>, kTile> rows_{};
+};
+
+/// The fields of a block's stream: every eight of them begin with a byte.
+[[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] void unpack(
+    const std::int32_t* stream, int bits, BlockCodes& codes) {
+  static_assert(std::endian::native == std::endian::little, "streams begin with the lowest bits");
+  const auto* bytes = reinterpret_cast<const std::byte*>(stream);
+  const std::uint64_t mask = (1U << bits) - 1U;
+  for (std::size_t eight = 0; eight < kBlock / 8; ++eight) {
+    std::uint64_t fields = 0;
+    std::memcpy(&fields, bytes + eight * static_cast<std::size_t>(bits), sizeof fields);
+    for (std::size_t i = 0; i < 8; ++i) {
+      codes[eight * 8 + i] =
+          static_cast<std::int32_t>(fields >> (i * static_cast<std::size_t>(bits)) & mask);
+    }
+  }
 }
 
-/// The fields of one column k in the rows of a tile; words [ceil(K bits / 32), N].
-void read_column(const HostTensor& words, int bits, std::size_t k, const RowTile& tile,
-                 TileCodes& codes) {
-  const auto stride = static_cast<std::size_t>(words.shape[1]);
-  const std::size_t position = k * static_cast<std::size_t>(bits);
-  const std::size_t shift = position % 32;
-  const std::uint32_t mask = (1U << bits) - 1U;
-  const auto* low = words.as<std::int32_t>().data() + position / 32 * stride + tile.first;
-  load_words(low, tile.count, codes);
-  if (shift + static_cast<std::size_t>(bits) <= 32) {
-    for (std::uint32_t& code : codes) code = (code >> shift) & mask;
-    return;
-  }
-  TileCodes high{};
-  load_words(low + stride, tile.count, high);
-  for (std::size_t i = 0; i < kTile; ++i) {
-    codes[i] = ((codes[i] >> shift) | (high[i] << (32 - shift))) & mask;
+[[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] void scale_steps(
+    std::span<const std::int32_t> codes, int zero, float scale, float* out) {
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    out[i] = scale * static_cast<float>(codes[i] - zero);
   }
 }
 
-/// Calls decode(k, values of column k in the tile) for all columns; writes the rows one behind the
-/// other. Rows may lie a power of two apart, where writing columns would miss the cache.
+/// Calls decode(i, column, codes) for the codes from this column on in row i of the tile, for all
+/// of them.
 template <typename Decode>
-void write_rows(std::size_t columns, const RowTile& tile, float* out, Decode decode) {
-  std::array<std::array<float, kTile>, kBlock> block{};
-  for (std::size_t begin = 0; begin < columns; begin += kBlock) {
-    const std::size_t width = std::min(kBlock, columns - begin);
-    for (std::size_t k = 0; k < width; ++k) decode(begin + k, block[k]);
+void for_codes(const HostTensor& words, int bits, std::size_t columns, const RowTile& tile,
+               Decode decode) {
+  TileStreams streams;
+  BlockCodes codes;
+  for (std::size_t column = 0; column < columns; column += kBlock) {
+    streams.load(words, bits, column, tile);
+    const std::size_t width = std::min(kBlock, columns - column);
     for (std::size_t i = 0; i < tile.count; ++i) {
-      float* const row = out + i * columns + begin;
-      for (std::size_t k = 0; k < width; ++k) row[k] = block[k][i];
+      unpack(streams.row(i), bits, codes);
+      decode(i, column, std::span<const std::int32_t>(codes).first(width));
     }
   }
 }
@@ -85,35 +105,39 @@ void for_tiles(std::int64_t rows, Call call) {
   }
 }
 
-/// Scales and zero points of a group in the rows of a tile.
-struct TileGrid {
-  std::array<float, kTile> scales{};
-  std::array<int, kTile> zeros{};
-
-  void load(const PackedGrid& grid, std::size_t group, const RowTile& tile) {
-    const std::size_t begin = group * static_cast<std::size_t>(grid.scales.shape[1]) + tile.first;
-    for (std::size_t i = 0; i < tile.count; ++i) {
-      scales[i] = f16_to_float(grid.scales.as<std::uint16_t>()[begin + i]);
-      zeros[i] = grid.zeros.as<std::uint8_t>()[begin + i];
+/// A grid, with where the runs of columns in one group end.
+struct GridRuns {
+  explicit GridRuns(const PackedGrid& packed) : grid(packed) {
+    const auto groups = grid.group_of.as<std::int32_t>();
+    ends.resize(groups.size());
+    for (std::size_t k = groups.size(); k-- > 0;) {
+      const bool last = k + 1 == groups.size() || groups[k + 1] != groups[k];
+      ends[k] = last ? k + 1 : ends[k + 1];
     }
   }
+
+  const PackedGrid& grid;
+  std::vector<std::size_t> ends;  ///< of the run that a column is in
 };
 
 /// The rows of a tile, one behind the other.
-void decode_tile(const PackedGrid& grid, const RowTile& tile, float* out) {
+void decode_tile(const GridRuns& runs, const RowTile& tile, float* out) {
+  const PackedGrid& grid = runs.grid;
   const auto groups = grid.group_of.as<std::int32_t>();
-  TileGrid of_group;
-  TileCodes codes{};
-  write_rows(groups.size(), tile, out, [&](std::size_t k, std::array<float, kTile>& values) {
-    if (k == 0 || groups[k] != groups[k - 1]) {
-      of_group.load(grid, static_cast<std::size_t>(groups[k]), tile);
+  const auto scales = grid.scales.as<std::uint16_t>();
+  const auto zeros = grid.zeros.as<std::uint8_t>();
+  const auto rows = static_cast<std::size_t>(grid.scales.shape[1]);
+  const auto decode = [&](std::size_t i, std::size_t column, std::span<const std::int32_t> codes) {
+    while (!codes.empty()) {
+      const std::size_t at = static_cast<std::size_t>(groups[column]) * rows + tile.first + i;
+      const std::size_t count = std::min(codes.size(), runs.ends[column] - column);
+      scale_steps(codes.first(count), zeros[at], f16_to_float(scales[at]),
+                  out + i * groups.size() + column);
+      codes = codes.subspan(count);
+      column += count;
     }
-    read_column(grid.words, grid.bits, k, tile, codes);
-    for (std::size_t i = 0; i < kTile; ++i) {
-      values[i] =
-          of_group.scales[i] * static_cast<float>(static_cast<int>(codes[i]) - of_group.zeros[i]);
-    }
-  });
+  };
+  for_codes(grid.words, grid.bits, groups.size(), tile, decode);
 }
 
 void add_outliers(const PackedCodebook& codebook, const RowTile& tile, float* out) {
@@ -129,21 +153,20 @@ void add_outliers(const PackedCodebook& codebook, const RowTile& tile, float* ou
 }
 
 void decode_tile(const PackedCodebook& codebook, const RowTile& tile, float* out) {
+  const auto columns = static_cast<std::size_t>(codebook.columns);
   const auto entries = static_cast<std::size_t>(codebook.table.shape[1]);
-  const float* const table = codebook.table.as<float>().data() + tile.first * entries;
-  TileCodes codes{};
-  write_rows(static_cast<std::size_t>(codebook.columns), tile, out,
-             [&](std::size_t k, std::array<float, kTile>& values) {
-               read_column(codebook.words, codebook.bits, k, tile, codes);
-               for (std::size_t i = 0; i < tile.count; ++i) {
-                 values[i] = table[i * entries + codes[i]];
-               }
-             });
+  const float* const tables = codebook.table.as<float>().data() + tile.first * entries;
+  const auto decode = [&](std::size_t i, std::size_t column, std::span<const std::int32_t> codes) {
+    const float* const table = tables + i * entries;
+    float* const row = out + i * columns + column;
+    for (std::size_t k = 0; k < codes.size(); ++k) row[k] = table[codes[k]];
+  };
+  for_codes(codebook.words, codebook.bits, columns, tile, decode);
   add_outliers(codebook, tile, out);
 }
 
-Shape shape_of(const PackedGrid& grid) {
-  return {grid.scales.shape[1], grid.group_of.shape[0]};
+Shape shape_of(const GridRuns& runs) {
+  return {runs.grid.scales.shape[1], runs.grid.group_of.shape[0]};
 }
 
 Shape shape_of(const PackedCodebook& codebook) {
@@ -174,11 +197,11 @@ void decode_tiles(const Packed& packed, const TakeValues& take) {
 }  // namespace
 
 HostTensor decode_grid(const PackedGrid& grid) {
-  return decode_whole(grid);
+  return decode_whole(GridRuns(grid));
 }
 
 void decode_grid(const PackedGrid& grid, const TakeValues& take) {
-  decode_tiles(grid, take);
+  decode_tiles(GridRuns(grid), take);
 }
 
 HostTensor decode_codebook(const PackedCodebook& codebook) {

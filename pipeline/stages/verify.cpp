@@ -2,8 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
+#include <array>
 #include <exception>
 #include <future>
 #include <map>
@@ -12,12 +11,8 @@
 #include <vector>
 
 #include "kernels/core/error.h"
-#include "kernels/core/fingerprint.h"
-#include "kernels/core/float16.h"
-#include "pipeline/exporters/exporter.h"
 #include "pipeline/gather_json.h"
-#include "pipeline/model/gptq_weights.h"
-#include "pipeline/run_weights.h"
+#include "pipeline/output_check.h"
 #include "workers/agreement.h"
 #include "workers/files/atomic_file.h"
 #include "workers/files/hash.h"
@@ -27,97 +22,6 @@ namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
-
-double load_half(DType dtype, std::uint16_t bits) {
-  return static_cast<double>(dtype == DType::bf16 ? bf16_to_float(bits) : f16_to_float(bits));
-}
-
-/// Whether no neighbouring bit pattern is closer to the exact value than the stored one.
-bool nearest(DType dtype, std::uint16_t stored, float exact) {
-  const auto value = static_cast<double>(exact);
-  const double distance = std::abs(load_half(dtype, stored) - value);
-  for (const int step : {-1, 1}) {
-    const auto neighbour = static_cast<std::uint16_t>(stored + step);
-    if (std::abs(load_half(dtype, neighbour) - value) < distance) return false;
-  }
-  return std::isfinite(distance);
-}
-
-/// Whether these exact values, at their place in the tensor, round to what is stored there.
-bool is_rounding_of(const HostTensor& stored, std::uint64_t first, std::span<const float> exact) {
-  if (stored.dtype == DType::f32) {
-    return std::ranges::equal(std::as_bytes(exact),
-                              std::as_bytes(stored.as<float>().subspan(first, exact.size())));
-  }
-  if (stored.dtype != DType::f16 && stored.dtype != DType::bf16) return false;
-  const auto values = stored.as<std::uint16_t>().subspan(first, exact.size());
-  for (std::size_t i = 0; i < exact.size(); ++i) {
-    if (!nearest(stored.dtype, values[i], exact[i])) return false;
-  }
-  return true;
-}
-
-/// Compares tensors of the output with what they should be. Any thread.
-class OutputCheck {
- public:
-  OutputCheck(RunContext& context, const OpenModel& output, std::span<const ModuleSummary> modules)
-      : context_(context),
-        output_(output),
-        committed_(*context.model.weights, context.plan, context.store) {
-    for (const ModuleSummary& module : modules) reported_[module.name] = &module.metrics;
-  }
-
-  bool is_quantized(const TensorNode& node) const {
-    return node.part == Part::weight && reported_.contains(module_of(node));
-  }
-
-  /// What is wrong with a tensor; empty: nothing.
-  std::string problem_of(const TensorNode& node) const {
-    if (is_quantized(node)) {
-      if (decodes_as_reported(node)) return {};
-      return fmt::format("module '{}' decodes to other values than the quantizer reported",
-                         module_of(node));
-    }
-    const HostTensor source = context_.model.weights->read(node.name);
-    const HostTensor stored = output_.tensors->read(node.name);
-    if (stored.shape == source.shape &&
-        (stored.dtype == source.dtype
-             ? stored.bytes == source.bytes
-             : is_rounding_of(stored, 0, converted(source, DType::f32).as<float>()))) {
-      return {};
-    }
-    return fmt::format("tensor '{}' differs from the source", node.name);
-  }
-
- private:
-  static std::string module_of(const TensorNode& node) {
-    return node.name.substr(0, node.name.rfind('.'));
-  }
-
-  bool decodes_as_reported(const TensorNode& node) const {
-    std::uint64_t sum = 0;
-    bool rounded = true;
-    if (context_.config.output.format == OutputFormat::dequantized) {
-      const HostTensor stored = output_.tensors->read(node.name);
-      rounded = stored.shape == node.shape;
-      committed_.read_pieces(node.name, [&](std::uint64_t first, std::span<const float> exact) {
-        sum += fingerprint(exact, first);
-        rounded = rounded && is_rounding_of(stored, first, exact);
-      });
-    } else {
-      output_.weights->read_pieces(node.name,
-                                   [&](std::uint64_t first, std::span<const float> decoded) {
-                                     sum += fingerprint(decoded, first);
-                                   });
-    }
-    return rounded && fingerprint_text(sum) == reported_.at(module_of(node))->dequantized_hash;
-  }
-
-  RunContext& context_;
-  const OpenModel& output_;
-  RunWeights committed_;
-  std::map<std::string, const ModuleMetrics*> reported_;
-};
 
 FileHashes parse_sums(const fs::path& path) {
   FileHashes sums;
@@ -131,42 +35,47 @@ FileHashes parse_sums(const fs::path& path) {
   return sums;
 }
 
+/// What ranks found out about the tensors of the output.
+struct ComparedTensors {
+  std::int64_t quantized_modules = 0;
+  std::int64_t others = 0;
+  std::map<std::size_t, std::string> problems;  ///< by place of the tensor in the model
+};
+
 /// This rank's share of the tensors of the output folder.
-void check_tensors(RunContext& context, std::span<const ModuleSummary> modules,
-                   VerifyResult& result) {
+ComparedTensors compare_tensors(RunContext& context, std::span<const ModuleSummary> modules) {
   const Session& session = context.session;
   const OpenModel output =
       open_model(context.config.output.path, context.config.model.ignore_fields);
   const OutputCheck check(context, output, modules);
-  std::vector<const TensorNode*> all;
-  for (const TensorNode& node : context.model.graph.tensors) all.push_back(&node);
-  for (const LayerGraph& layer : context.model.graph.layers) {
-    for (const TensorNode& node : layer.tensors) all.push_back(&node);
-  }
-  std::vector<const TensorNode*> mine;
+  std::vector<TensorPart> mine;
+  const std::vector<TensorPart> all = check.parts();
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (static_cast<int>(i) % session.ranks() == session.rank()) mine.push_back(all[i]);
   }
-  std::vector<std::string> problems(mine.size());
+  std::vector<std::uint8_t> passed(mine.size());
   run_parallel(mine.size(), session.threads,
-               [&](std::size_t i) { problems[i] = check.problem_of(*mine[i]); });
+               [&](std::size_t i) { passed[i] = check.passes(mine[i]) ? 1 : 0; });
+  ComparedTensors result;
   for (std::size_t i = 0; i < mine.size(); ++i) {
-    ++(check.is_quantized(*mine[i]) ? result.quantized_modules : result.other_tensors);
-    if (!problems[i].empty()) result.problems.push_back(problems[i]);
+    const TensorNode& node = *check.tensors()[mine[i].tensor];
+    if (mine[i].first == 0) {
+      ++(check.is_quantized(node) ? result.quantized_modules : result.others);
+    }
+    if (passed[i] == 0) result.problems.emplace(mine[i].tensor, check.problem_of(node));
   }
+  return result;
 }
 
-/// Rank 0's result with everybody's counts and problems.
-void merge(Session& session, VerifyResult& result) {
-  std::array<std::int64_t, 2> counts = {result.quantized_modules, result.other_tensors};
+/// Collective: what all ranks found out, on rank 0.
+ComparedTensors merged(Session& session, const ComparedTensors& mine) {
+  std::array<std::int64_t, 2> counts = {mine.quantized_modules, mine.others};
   session.communicator->sum(counts);
-  result.quantized_modules = counts[0];
-  result.other_tensors = counts[1];
-  std::vector<std::string> all;
-  for (const nlohmann::json& problems : gather_json(session, result.problems)) {
-    for (const auto& problem : problems) all.push_back(problem);
+  ComparedTensors all{counts[0], counts[1], {}};
+  for (const nlohmann::json& problems : gather_json(session, mine.problems)) {
+    all.problems.merge(problems.get<std::map<std::size_t, std::string>>());
   }
-  result.problems = all;
+  return all;
 }
 
 }  // namespace
@@ -205,11 +114,11 @@ VerifyResult verify_output(RunContext& context, std::span<const ModuleSummary> m
   std::future<VerifyResult> sums = std::async(std::launch::async, [&] {
     return session.is_root() ? verify_sums(folder, known) : VerifyResult{};
   });
-  VerifyResult tensors;
+  ComparedTensors tensors;
   std::exception_ptr failure;
   bool readable = true;
   try {
-    check_tensors(context, modules, tensors);
+    tensors = compare_tensors(context, modules);
   } catch (const InputError&) {
     failure = std::current_exception();
     readable = false;
@@ -223,10 +132,10 @@ VerifyResult verify_output(RunContext& context, std::span<const ModuleSummary> m
   run_agreed(session, [&] {
     if (failure && (readable || !damaged)) std::rethrow_exception(failure);
   });
+  tensors = merged(session, tensors);
   result.quantized_modules = tensors.quantized_modules;
-  result.other_tensors = tensors.other_tensors;
-  result.problems.insert(result.problems.end(), tensors.problems.begin(), tensors.problems.end());
-  merge(session, result);
+  result.other_tensors = tensors.others;
+  for (const auto& [tensor, problem] : tensors.problems) result.problems.push_back(problem);
   return result;
 }
 

@@ -12,6 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::Not;
@@ -26,12 +27,13 @@ class Verify : public testing::Test {
   Command of_run() const { return run_.arguments("verify"); }
   Command of_folder() const { return {"verify", run_.output().string()}; }
 
-  /// Changes one bit of a tensor's first byte. Returns the name of its file.
-  std::string damage(const std::string& tensor) const {
+  /// Changes one bit of a tensor's first byte, or of another. Returns the name of its file.
+  std::string damage(const std::string& tensor, std::uint64_t offset = 0) const {
     const TensorSource source(run_.output());
     const std::string file = source.shard_name(tensor);
     std::string bytes = contents_of(run_.output() / file);
-    bytes[source.entry(tensor).begin] = static_cast<char>(bytes[source.entry(tensor).begin] ^ 1);
+    char& byte = bytes[source.entry(tensor).begin + offset];
+    byte = static_cast<char>(byte ^ 1);
     replace_contents(run_.output() / file, bytes);
     return file;
   }
@@ -80,6 +82,16 @@ TEST_F(Verify, NamesTheModuleOfAChangedScaleWithCorrectedSums) {
 TEST_F(Verify, NamesAnUnquantizedTensorThatDiffers) {
   correct_sums(damage("model.layers.0.input_layernorm.weight"));
   expect_refusal(of_run(), {"tensor 'model.layers.0.input_layernorm.weight' differs"});
+}
+
+TEST_F(Verify, NamesATensorOnceThatDiffersInSeveralParts) {
+  const std::string name = "model.embed_tokens.weight";  // large enough to be read in parts
+  const std::uint64_t last = TensorSource(run_.output()).entry(name).bytes - 1;
+  for (const std::uint64_t offset : {last / 2, last}) correct_sums(damage(name, offset));
+  expect_refusal(of_run(), {"tensor '" + name + "' differs", "1 problem"});
+  const ProcessResult result = run_process(quern(3, of_run()));
+  EXPECT_THAT(result.err, AllOf(HasSubstr("tensor '" + name + "' differs"), HasSubstr("1 problem"),
+                                Not(HasSubstr("problems"))));
 }
 
 TEST_F(Verify, NamesMissingAndUnlistedFiles) {

@@ -26,6 +26,9 @@ class AtomicFile {
   /// Appends, retrying short writes.
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
+  void write_pieces(std::span<const std::span<const std::byte>> pieces) {
+    file_.write_pieces(pieces);
+  }
   /// Makes room for `bytes` behind what was appended; they are then written by write_at().
   void extend(std::uint64_t bytes) { file_.truncate(file_.size_bytes() + bytes); }
   /// Writes at a place that extend() made. Thread-safe.

@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <string>
@@ -53,6 +55,46 @@ auto uninterrupted(Call&& call) {
   return result;
 }
 
+/// What is left to write of some pieces, in order.
+class UnwrittenPieces {
+ public:
+  explicit UnwrittenPieces(std::span<const std::span<const std::byte>> pieces) : pieces_(pieces) {
+    for (const std::span<const std::byte> piece : pieces_) bytes_ += piece.size();
+    skip(0);
+  }
+
+  std::uint64_t bytes() const noexcept { return bytes_; }
+
+  /// The first of them, as many as one call takes.
+  std::span<const iovec> next() noexcept {
+    std::size_t count = 0;
+    for (const std::span<const std::byte> piece : pieces_.first(std::min(pieces_.size(), kMost))) {
+      const std::span<const std::byte> rest = count == 0 ? piece.subspan(begin_) : piece;
+      // The system's type has no place for a constant.
+      batch_[count++] = {const_cast<std::byte*>(rest.data()), rest.size()};
+    }
+    return std::span(batch_).first(count);
+  }
+
+  /// Also empty pieces, which no call can write.
+  void skip(std::uint64_t bytes) noexcept {
+    bytes_ -= bytes;
+    begin_ += bytes;
+    while (!pieces_.empty() && begin_ >= pieces_.front().size()) {
+      begin_ -= pieces_.front().size();
+      pieces_ = pieces_.subspan(1);
+    }
+  }
+
+ private:
+  static constexpr std::size_t kMost = 256;
+
+  std::span<const std::span<const std::byte>> pieces_;
+  std::uint64_t begin_ = 0;  ///< in the first piece
+  std::uint64_t bytes_ = 0;
+  std::array<iovec, kMost> batch_;
+};
+
 }  // namespace
 
 void DescriptorTraits::close(Handle descriptor) noexcept {
@@ -83,13 +125,22 @@ DurableFile::DurableFile(std::filesystem::path path, Contents contents, CommitHo
 }
 
 void DurableFile::write(std::span<const std::byte> bytes) {
+  write_pieces({&bytes, 1});
+}
+
+void DurableFile::write_pieces(std::span<const std::span<const std::byte>> pieces) {
   durable_step(hook_, "write", path_, [&] {
-    while (!bytes.empty()) {
+    UnwrittenPieces unwritten(pieces);
+    while (unwritten.bytes() > 0) {
+      const std::span<const iovec> next = unwritten.next();
       const ssize_t written = uninterrupted([&] {
-        return pwrite(descriptor_.get(), bytes.data(), bytes.size(), static_cast<off_t>(end_));
+        return pwritev(descriptor_.get(), next.data(), static_cast<int>(next.size()),
+                       static_cast<off_t>(end_));
       });
-      if (written <= 0) throw store_error("write", path_, written < 0 ? errno : EIO, bytes.size());
-      bytes = bytes.subspan(static_cast<std::size_t>(written));
+      if (written <= 0) {
+        throw store_error("write", path_, written < 0 ? errno : EIO, unwritten.bytes());
+      }
+      unwritten.skip(static_cast<std::uint64_t>(written));
       end_ += static_cast<std::uint64_t>(written);
     }
     hand_over();

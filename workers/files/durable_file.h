@@ -35,6 +35,8 @@ class DurableFile {
 
   /// Appends, retrying short and interrupted writes.
   void write(std::span<const std::byte> bytes);
+  /// Appends pieces as one write of all.
+  void write_pieces(std::span<const std::span<const std::byte>> pieces);
   /// Writes inside of what size_bytes() says. Thread-safe, and therefore without the hook.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes) const;
   /// Hands what was written there to the disk, so that sync() has little left to wait for; small

@@ -12,6 +12,7 @@
 #include "kernels/core/error.h"
 #include "workers/files/atomic_file.h"
 #include "workers/files/hash.h"
+#include "workers/store/file_skeleton.h"
 #include "workers/store/hdf5_library.h"
 #include "workers/store/store_name.h"
 #include "workers/store/stored_chunks.h"
@@ -88,7 +89,8 @@ Properties dataset_properties(const Dims& chunk, const Place& place) {
   return properties;
 }
 
-void write_dataset(const File& file, const Place& place, ConstTensorView array) {
+void add_dataset(const File& file, const Place& place, ConstTensorView array,
+                 FileSkeleton& skeleton) {
   const Dims dims = stored_dims(array.shape);
   const Space space(checked(H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr),
                             place, "make a space"));
@@ -102,77 +104,31 @@ void write_dataset(const File& file, const Place& place, ConstTensorView array) 
   write_text_attribute(dataset.get(), kDTypeKey, dtype_name(array.dtype), place);
   write_text_attribute(dataset.get(), kRankKey, std::to_string(array.shape.rank()), place);
   if (array.elems() > 0) {
-    checked(H5Dwrite(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, array.data), place,
-            "write a dataset");
+    skeleton.fill(allot_chunks(dataset, dims, dtype_bytes(array.dtype), place),
+                  {array.data, array.bytes()});
   }
   close_dataset(dataset, place);
 }
 
-/// An empty file in memory that grows in steps of a small part of what is expected.
-File open_memory_file(const Place& place, std::size_t expected_bytes) {
-  constexpr std::size_t kSmallestStep = std::size_t{1} << 16;
-  const std::size_t step = std::max(expected_bytes / 32, kSmallestStep);
-  const Properties access(checked(H5Pcreate(H5P_FILE_ACCESS), place, "make properties"));
-  checked(H5Pset_fapl_core(access.get(), step, false), place, "choose the driver");
-  // The driver would load a file of that name: below a device there can be none. Images that exist
-  // at once need different names.
-  const std::filesystem::path nowhere = "/dev/null" / place.file.relative_path();
-  return File(checked(H5Fcreate(nowhere.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), place,
-                      "make a file in memory"));
-}
-
-/// The bytes the file has so far, owned by the driver, valid until the next use of the file.
-std::span<const std::byte> memory_of(const File& file, const Place& place) {
-  checked(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), place, "flush");
-  const ssize_t bytes = checked(H5Fget_file_image(file.get(), nullptr, 0), place, "size the image");
-  void* handle = nullptr;
-  checked(H5Fget_vfd_handle(file.get(), H5P_DEFAULT, &handle), place, "find the image");
-  return {*static_cast<const std::byte* const*>(handle), static_cast<std::size_t>(bytes)};
-}
-
-std::size_t array_bytes(const Bundle& bundle) {
-  std::size_t bytes = bundle.attributes.size();
-  for (const auto& [name, array] : bundle.arrays) bytes += array.bytes.size();
-  return bytes;
-}
-
-/// A complete file in memory. libhdf5 is locked while it is built and freed, not in between.
-class BundleImage {
- public:
-  BundleImage(const std::filesystem::path& path, const Bundle& bundle);
-  ~BundleImage() {
-    const Turn turn;
-    file_.reset();
-  }
-  BundleImage(const BundleImage&) = delete;             // its bytes belong to the file
-  BundleImage& operator=(const BundleImage&) = delete;  // likewise
-
-  std::span<const std::byte> bytes() const noexcept { return bytes_; }
-
- private:
-  File file_;
-  std::span<const std::byte> bytes_;
-};
-
-BundleImage::BundleImage(const std::filesystem::path& path, const Bundle& bundle) {
+/// The structure of a bundle's file. libhdf5 is locked meanwhile.
+void lay_out(const std::filesystem::path& path, const Bundle& bundle, FileSkeleton& skeleton) {
   const Turn turn;
   Place place{path};
-  File file = open_memory_file(place, array_bytes(bundle));
+  File file = skeleton.create(place);
   write_text_attribute(file.get(), kFormatKey, kFormat, place);
   place.object = kText;
   const auto text_elems = static_cast<std::int64_t>(bundle.attributes.size());
   const auto* text = reinterpret_cast<const std::byte*>(bundle.attributes.data());
-  write_dataset(file, place, {text, DType::u8, Shape{text_elems}});
+  add_dataset(file, place, {text, DType::u8, Shape{text_elems}}, skeleton);
   for (const auto& [name, array] : bundle.arrays) {
     ensure(is_store_name(name), "array names without blanks and empty or dotted parts");
     const ConstTensorView view{array.bytes.data(), array.dtype, array.shape};
     ensure(view.bytes() == array.bytes.size(), "as many bytes in an array as its shape says");
     place.object = std::string(kArrays) + name;
-    write_dataset(file, place, view);
+    add_dataset(file, place, view, skeleton);
   }
   place.object.clear();
-  bytes_ = memory_of(file, place);
-  file_ = std::move(file);
+  close_file(file, place);
 }
 
 herr_t collect_name(hid_t, const char* name, const H5L_info_t* link, void* names) noexcept {
@@ -322,11 +278,20 @@ std::string read_text(const FoundArray& found) {
 
 WrittenFile write_bundle_file(const std::filesystem::path& final_path, const Bundle& bundle,
                               const CommitHook& hook) {
-  const BundleImage image(final_path, bundle);
+  FileSkeleton skeleton;
+  lay_out(final_path, bundle, skeleton);
+  const std::vector<std::span<const std::byte>> pieces = skeleton.pieces();
   AtomicFile target(final_path, hook);
-  target.write(image.bytes());
+  target.write_pieces(pieces);
   target.commit();
-  return {image.bytes().size(), xxh3_hex(image.bytes())};
+  WrittenFile written;
+  Xxh3Stream hash;
+  for (const std::span<const std::byte> piece : pieces) {
+    written.bytes += piece.size();
+    hash.update(piece);
+  }
+  written.hash = hash.hex();
+  return written;
 }
 
 std::string read_bundle_attributes(const std::filesystem::path& path) {

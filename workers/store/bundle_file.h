@@ -28,8 +28,9 @@ struct WrittenFile {
 /// Datasets: "attributes" (u8 text) and "arrays/<name>", each with its type's name in the HDF5
 /// attribute "dtype" and its rank in "rank" (a scalar is stored as one element of rank 1).
 /// bf16 and fp8 arrays are stored as unsigned integers, f16 as an IEEE half, booleans as u8.
-/// The image is built in host memory, so libhdf5 never meets a full disk (it can abort the process
-/// at exit after one): needs as much memory again as the bundle. Any thread; calls take turns.
+/// libhdf5 makes the structure in host memory, so it never meets a full disk (it can abort the
+/// process at exit after one); the arrays are written from where they lie, by any number of threads
+/// at once.
 WrittenFile write_bundle_file(const std::filesystem::path& final_path, const Bundle& bundle,
                               const CommitHook& hook = {});
 

@@ -81,6 +81,10 @@ void close_dataset(Dataset& dataset, const Place& place) {
   checked(H5Dclose(dataset.release()), place, "close a dataset");
 }
 
+void close_file(File& file, const Place& place) {
+  checked(H5Fclose(file.release()), place, "close the file");
+}
+
 Type stored_type(DType dtype, const Place& place) {
   Type type(checked(H5Tcopy(standard_type(dtype)), place, "copy a type"));
   if (dtype == DType::f16) {  // sign 1, exponent 5 at bit 10 with bias 15, mantissa 10

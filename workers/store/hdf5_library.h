@@ -59,8 +59,9 @@ Result checked(Result result, const Place& place, std::string_view operation) {
   return result;
 }
 
-/// Closes with a check: chunks still cached are written here.
+/// Close with a check: what is still cached is written here.
 void close_dataset(Dataset& dataset, const Place& place);
+void close_file(File& file, const Place& place);
 
 /// The type an array is stored as; on this little-endian host also the type in memory.
 Type stored_type(DType dtype, const Place& place);

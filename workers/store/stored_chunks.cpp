@@ -8,15 +8,15 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <system_error>
 
 #include "kernels/core/shape.h"
 #include "workers/files/durable_file.h"
+#include "workers/store/fletcher32.h"
 
 namespace quern::hdf5 {
 namespace {
-
-constexpr std::uint64_t kChecksumBytes = 4;
 
 using Dims = std::array<hsize_t, Shape::max_rank>;
 
@@ -60,28 +60,14 @@ void read_at(const Descriptor& file, std::uint64_t offset, std::span<std::byte> 
   }
 }
 
-/// The checksum of the library's filter of this name.
-std::uint32_t fletcher32(std::span<const std::byte> bytes) {
-  constexpr std::size_t kBytesWithoutOverflow = 720;
-  std::uint32_t sum = 0;
-  std::uint32_t sum_of_sums = 0;
-  const auto fold = [](std::uint32_t value) { return (value & 0xFFFFU) + (value >> 16U); };
-  const std::size_t even = bytes.size() / 2 * 2;
-  for (std::size_t at = 0; at < even;) {
-    const std::size_t end = std::min(even, at + kBytesWithoutOverflow);
-    for (; at < end; at += 2) {  // words, most significant byte first
-      sum += std::to_integer<std::uint32_t>(bytes[at]) << 8U |
-             std::to_integer<std::uint32_t>(bytes[at + 1]);
-      sum_of_sums += sum;
-    }
-    sum = fold(sum);
-    sum_of_sums = fold(sum_of_sums);
+/// Moves to the next chunk, the last axis fastest. False behind the last one.
+bool advance(Dims& begin, std::span<const hsize_t> dims, const Dims& chunk) {
+  for (std::size_t axis = dims.size(); axis-- > 0;) {
+    begin[axis] += chunk[axis];
+    if (begin[axis] < dims[axis]) return true;
+    begin[axis] = 0;
   }
-  if (even < bytes.size()) {
-    sum = fold(sum + (std::to_integer<std::uint32_t>(bytes[even]) << 8U));
-    sum_of_sums = fold(sum_of_sums + sum);
-  }
-  return fold(sum_of_sums) << 16U | fold(sum);
+  return false;
 }
 
 }  // namespace
@@ -113,6 +99,20 @@ std::vector<StoredChunk> find_chunks(const Dataset& dataset, std::span<const hsi
     chunks.push_back({line * line_bytes, lines * line_bytes, address, bytes});
   }
   return chunks;
+}
+
+std::vector<StoredChunk> allot_chunks(const Dataset& dataset, std::span<const hsize_t> dims,
+                                      std::size_t element_bytes, const Place& place) {
+  const Dims chunk = chunk_dims(dataset, static_cast<int>(dims.size()), place);
+  const std::size_t bytes =
+      product(std::span(chunk).first(dims.size())) * element_bytes + kChecksumBytes;
+  const auto unread = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  Dims begin{};
+  do {
+    checked(H5Dwrite_chunk(dataset.get(), H5P_DEFAULT, 0, begin.data(), bytes, unread.get()), place,
+            "allot a chunk");
+  } while (advance(begin, dims, chunk));
+  return find_chunks(dataset, dims, element_bytes, place);
 }
 
 void read_chunks(const Place& place, std::span<const StoredChunk> chunks,

@@ -10,6 +10,8 @@
 
 namespace quern::hdf5 {
 
+constexpr std::uint64_t kChecksumBytes = 4;
+
 /// Where a run of an array's bytes lies in a file, its fletcher32 behind it.
 struct StoredChunk {
   std::uint64_t array_begin = 0;
@@ -22,6 +24,11 @@ struct StoredChunk {
 /// one other. Uses libhdf5; reads no data. Throws StoreError if they are others.
 std::vector<StoredChunk> find_chunks(const Dataset& dataset, std::span<const hsize_t> dims,
                                      std::size_t element_bytes, const Place& place);
+
+/// Has libhdf5 allot the chunks of a new dataset and returns them. Their data are still to be
+/// written: for files of create_skeleton(), to which nothing is written here either.
+std::vector<StoredChunk> allot_chunks(const Dataset& dataset, std::span<const hsize_t> dims,
+                                      std::size_t element_bytes, const Place& place);
 
 /// An array's bytes from its chunks, without libhdf5: any number of threads at once. Throws
 /// StoreError if the file ends before, cannot be read or does not fit its checksums.

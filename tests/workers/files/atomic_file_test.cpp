@@ -49,6 +49,25 @@ TEST(AtomicFile, AppearsWholeAtCommit) {
   EXPECT_FALSE(std::filesystem::exists(file.temporary_path()));
 }
 
+TEST(AtomicFile, WritesPiecesInOrder) {
+  const TemporaryDirectory directory;
+  std::string text(100000, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i * i % 23);
+  const auto bytes = std::as_bytes(std::span(text));
+  std::vector<std::span<const std::byte>> pieces(300);  // empty ones, more than one call takes
+  for (std::size_t begin = 0, size = 0; begin < bytes.size();
+       begin += size, size = (size + 1) % 97) {
+    pieces.push_back(bytes.subspan(begin, std::min(size, bytes.size() - begin)));
+  }
+  AtomicFile file(directory.path() / "x");
+  file.write("head ");
+  file.write_pieces(pieces);
+  file.write_pieces({});
+  file.write(" tail");
+  file.commit();
+  EXPECT_EQ(contents(directory.path() / "x"), "head " + text + " tail");
+}
+
 TEST(AtomicFile, LeavesNothingWithoutCommit) {
   const TemporaryDirectory directory;
   { AtomicFile(directory.path() / "x").write("text"); }

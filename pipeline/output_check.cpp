@@ -1,0 +1,166 @@
+#include "pipeline/output_check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+
+#include "kernels/core/fingerprint.h"
+#include "kernels/core/float16.h"
+#include "pipeline/exporters/exporter.h"
+
+namespace quern {
+namespace {
+
+constexpr std::uint64_t kPartElems = 1U << 20;   // of an unquantized tensor
+constexpr std::uint64_t kBlockElems = 1U << 14;  // compared while they are in the cache
+
+double load_half(DType dtype, std::uint16_t bits) {
+  return static_cast<double>(dtype == DType::bf16 ? bf16_to_float(bits) : f16_to_float(bits));
+}
+
+/// Whether no neighbouring bit pattern is closer to the exact value than the stored one.
+bool nearest(DType dtype, std::uint16_t stored, float exact) {
+  const auto value = static_cast<double>(exact);
+  const double distance = std::abs(load_half(dtype, stored) - value);
+  for (const int step : {-1, 1}) {
+    const auto neighbour = static_cast<std::uint16_t>(stored + step);
+    if (std::abs(load_half(dtype, neighbour) - value) < distance) return false;
+  }
+  return std::isfinite(distance);
+}
+
+/// Whether these exact values, at their place in the tensor, round to what is stored there.
+bool is_rounding_of(const HostTensor& stored, std::uint64_t first, std::span<const float> exact) {
+  if (stored.dtype == DType::f32) {
+    return std::ranges::equal(std::as_bytes(exact),
+                              std::as_bytes(stored.as<float>().subspan(first, exact.size())));
+  }
+  if (stored.dtype != DType::f16 && stored.dtype != DType::bf16) return false;
+  const auto values = stored.as<std::uint16_t>().subspan(first, exact.size());
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    if (!nearest(stored.dtype, values[i], exact[i])) return false;
+  }
+  return true;
+}
+
+/// Whether the output holds the source's values, rounded where its type is another. As many.
+bool same_values(const HostTensor& source, const HostTensor& stored) {
+  if (stored.dtype == source.dtype) {
+    return source.bytes.empty() ||
+           std::memcmp(stored.bytes.data(), source.bytes.data(), source.bytes.size()) == 0;
+  }
+  return is_rounding_of(stored, 0, converted(source, DType::f32).as<float>());
+}
+
+std::string module_of(const TensorNode& node) {
+  return node.name.substr(0, node.name.rfind('.'));
+}
+
+/// Elements [first, first + elems) of a tensor; `block` keeps its memory while sizes are the same.
+void read_elems(const StoredTensor& tensor, std::uint64_t first, std::uint64_t elems,
+                HostTensor& block) {
+  const Shape shape = {static_cast<std::int64_t>(elems)};
+  if (block.dtype != tensor.dtype || block.shape != shape) {
+    block = HostTensor(tensor.dtype, shape);
+  }
+  tensor.read(first * dtype_bytes(tensor.dtype), block.bytes);
+}
+
+}  // namespace
+
+OutputCheck::OutputCheck(RunContext& context, const OpenModel& output,
+                         std::span<const ModuleSummary> modules)
+    : context_(context),
+      output_(output),
+      committed_(*context.model.weights, context.plan, context.store) {
+  for (const ModuleSummary& module : modules) reported_[module.name] = &module.metrics;
+  const ModelGraph& graph = context.model.graph;
+  for (const TensorNode& node : graph.tensors) tensors_.push_back(&node);
+  for (const LayerGraph& layer : graph.layers) {
+    for (const TensorNode& node : layer.tensors) tensors_.push_back(&node);
+  }
+}
+
+bool OutputCheck::is_quantized(const TensorNode& node) const {
+  return node.part == Part::weight && reported_.contains(module_of(node));
+}
+
+bool OutputCheck::lies_in_both_files(const TensorNode& node) const {
+  return context_.model.weights->stored(node.name) && output_.tensors->stored(node.name) &&
+         context_.model.tensors->entry(node.name).shape == output_.tensors->entry(node.name).shape;
+}
+
+std::vector<TensorPart> OutputCheck::parts() const {
+  std::vector<TensorPart> parts;
+  for (std::size_t tensor = 0; tensor < tensors_.size(); ++tensor) {
+    const TensorNode& node = *tensors_[tensor];
+    const auto elems = static_cast<std::uint64_t>(node.shape.elems());
+    if (elems <= kPartElems || is_quantized(node) || !lies_in_both_files(node)) {
+      parts.push_back({tensor, 0, elems});
+      continue;
+    }
+    for (std::uint64_t first = 0; first < elems; first += kPartElems) {
+      parts.push_back({tensor, first, std::min(kPartElems, elems - first)});
+    }
+  }
+  std::ranges::stable_sort(parts, std::greater(), &TensorPart::elems);
+  return parts;
+}
+
+bool OutputCheck::passes(const TensorPart& part) const {
+  const TensorNode& node = *tensors_[part.tensor];
+  if (is_quantized(node)) return decodes_as_reported(node);
+  if (!lies_in_both_files(node)) return equals_source(node);
+  return equals_source(node, part.first, part.elems);
+}
+
+std::string OutputCheck::problem_of(const TensorNode& node) const {
+  if (!is_quantized(node)) return fmt::format("tensor '{}' differs from the source", node.name);
+  return fmt::format("module '{}' decodes to other values than the quantizer reported",
+                     module_of(node));
+}
+
+bool OutputCheck::equals_source(const TensorNode& node) const {
+  const HostTensor source = context_.model.weights->read(node.name);
+  const HostTensor stored = output_.tensors->read(node.name);
+  return stored.shape == source.shape && same_values(source, stored);
+}
+
+bool OutputCheck::equals_source(const TensorNode& node, std::uint64_t first,
+                                std::uint64_t elems) const {
+  const StoredTensor source = *context_.model.weights->stored(node.name);
+  const StoredTensor stored = *output_.tensors->stored(node.name);
+  HostTensor source_block;
+  HostTensor stored_block;
+  for (std::uint64_t done = 0; done < elems; done += kBlockElems) {
+    const std::uint64_t count = std::min(kBlockElems, elems - done);
+    read_elems(source, first + done, count, source_block);
+    read_elems(stored, first + done, count, stored_block);
+    if (!same_values(source_block, stored_block)) return false;
+  }
+  return true;
+}
+
+bool OutputCheck::decodes_as_reported(const TensorNode& node) const {
+  std::uint64_t sum = 0;
+  bool rounded = true;
+  if (context_.config.output.format == OutputFormat::dequantized) {
+    const HostTensor stored = output_.tensors->read(node.name);
+    rounded = stored.shape == node.shape;
+    committed_.read_pieces(node.name, [&](std::uint64_t first, std::span<const float> exact) {
+      sum += fingerprint(exact, first);
+      rounded = rounded && is_rounding_of(stored, first, exact);
+    });
+  } else {
+    output_.weights->read_pieces(node.name,
+                                 [&](std::uint64_t first, std::span<const float> decoded) {
+                                   sum += fingerprint(decoded, first);
+                                 });
+  }
+  return rounded && fingerprint_text(sum) == reported_.at(module_of(node))->dequantized_hash;
+}
+
+}  // namespace quern
