@@ -40,6 +40,12 @@ bool share_tokens(const ConstTensorView& x, const ConstTensorView& dy) {
          x.shape[0] == dy.shape[0];
 }
 
+bool is_gram(const GramView& gram, std::int64_t channels) {
+  return is_tensor(gram.sums, DType::i64, {channels, channels}) &&
+         is_tensor(gram.exponents, DType::i32, {channels}) &&
+         is_tensor(gram.overflow, DType::i64, {1});
+}
+
 bool is_fisher(const FisherView& fisher, std::int64_t rows, std::int64_t columns) {
   return is_tensor(fisher.sums, DType::i64, {rows, columns}) &&
          is_tensor(fisher.exponents, DType::i32, {rows}) &&
@@ -60,15 +66,23 @@ void StatisticsOps::choose_gram_exponents(ConstTensorView x, std::int64_t total_
 
 void StatisticsOps::accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
                                     const GramView& gram) {
-  const bool fits = is_float_matrix(x) &&
-                    is_tensor(gram.sums, DType::i64, {x.shape[1], x.shape[1]}) &&
-                    is_tensor(gram.exponents, DType::i32, {x.shape[1]}) &&
-                    is_tensor(gram.overflow, DType::i64, {1});
   expect_operands(
-      fits, "accumulate_gram", "x [T, K], sums [K, K] i64, exponents [K] i32, overflow [1] i64",
+      is_float_matrix(x) && is_gram(gram, x.shape[1]), "accumulate_gram",
+      "x [T, K], sums [K, K] i64, exponents [K] i32, overflow [1] i64",
       {{"x", x}, {"sums", gram.sums}, {"exponents", gram.exponents}, {"overflow", gram.overflow}});
   check_tokens("accumulate_gram", x, total_tokens);
   if (x.elems() > 0) do_accumulate_gram(x, total_tokens, gram);
+}
+
+void StatisticsOps::gram_diagonal(const GramView& gram, TensorView out) {
+  const bool fits = out.dtype == DType::f64 && out.shape.rank() == 1 && is_gram(gram, out.shape[0]);
+  expect_operands(fits, "gram_diagonal",
+                  "sums [K, K] i64, exponents [K] i32, overflow [1] i64, out [K] f64",
+                  {{"sums", gram.sums},
+                   {"exponents", gram.exponents},
+                   {"overflow", gram.overflow},
+                   {"out", out}});
+  if (out.elems() > 0) do_gram_diagonal(gram, out);
 }
 
 void StatisticsOps::choose_fisher_exponents(ConstTensorView x, ConstTensorView dy,

@@ -52,6 +52,9 @@ class StatisticsOps {
 
   static constexpr std::int64_t gram_chunk_rows = 512;
 
+  /// out [K] f64 = diagonal of H. gram.overflow is not looked at.
+  void gram_diagonal(const GramView& gram, TensorView out);
+
   /// Chooses exponents from one micro-batch so that the largest entry of each row of F, if all
   /// sequences are like those of x, fills at most 2^(62 - headroom_bits). Rows that are zero or not
   /// finite get the exponent of the row with the largest entries; all get 0 where no row is usable.
@@ -83,6 +86,7 @@ class StatisticsOps {
                                         int headroom_bits, TensorView exponents) = 0;
   virtual void do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
                                   const GramView& gram) = 0;
+  virtual void do_gram_diagonal(const GramView& gram, TensorView out) = 0;
   virtual void do_choose_fisher_exponents(ConstTensorView x, ConstTensorView dy,
                                           const SequenceCut& cut, int headroom_bits,
                                           TensorView exponents) = 0;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "kernels/cpu/statistics_ops.h"
 
 namespace quern {
 namespace {
@@ -84,19 +85,18 @@ Spectrum read_diagonal(const GramView& gram) {
         "again with smaller ones; this is a bug in Quern, please report it");
   }
   Spectrum spectrum;
+  spectrum.diagonal.resize(static_cast<std::size_t>(columns));
+  read_gram_diagonal(gram, spectrum.diagonal.data());
   double sum = 0.0;
   for (std::int64_t k = 0; k < columns; ++k) {
-    const double scale = std::ldexp(1.0, -gram.exponents.as<std::int32_t>()[k]);
-    const auto fixed = static_cast<double>(gram.sums.as<std::int64_t>()[k * columns + k]);
-    const double value = fixed * scale * scale;
+    const double value = spectrum.diagonal[static_cast<std::size_t>(k)];
     if (!std::isfinite(value) || value < 0.0) {
       throw InputError(fmt::format(
           "factorise: H[{0}, {0}] of a layer input is {1}; expected a finite value >= 0. The "
           "layer's activations are not finite: check the model and the calibration text",
           k, value));
     }
-    spectrum.scale.push_back(scale);
-    spectrum.diagonal.push_back(value);
+    spectrum.scale.push_back(std::ldexp(1.0, -gram.exponents.as<std::int32_t>()[k]));
     spectrum.dead += value == 0.0 ? 1 : 0;
     sum += value;
   }

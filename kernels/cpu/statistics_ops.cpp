@@ -108,4 +108,17 @@ void CpuStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total_
   *gram.overflow.as<std::int64_t>() += refused;
 }
 
+void read_gram_diagonal(const GramView& gram, double* out) {
+  const std::int64_t channels = gram.sums.shape[0];
+  for (std::int64_t k = 0; k < channels; ++k) {
+    const double scale = std::ldexp(1.0, -gram.exponents.as<std::int32_t>()[k]);
+    const auto fixed = static_cast<double>(gram.sums.as<std::int64_t>()[k * channels + k]);
+    out[k] = fixed * scale * scale;
+  }
+}
+
+void CpuStatisticsOps::do_gram_diagonal(const GramView& gram, TensorView out) {
+  read_gram_diagonal(gram, out.as<double>());
+}
+
 }  // namespace quern

@@ -16,6 +16,7 @@ class CpuStatisticsOps final : public StatisticsOps {
                                 TensorView exponents) override;
   void do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
                           const GramView& gram) override;
+  void do_gram_diagonal(const GramView& gram, TensorView out) override;
   void do_choose_fisher_exponents(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
                                   int headroom_bits, TensorView exponents) override;
   void do_accumulate_fisher(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
@@ -27,5 +28,8 @@ class CpuStatisticsOps final : public StatisticsOps {
   Scratch tiles_;     ///< one tile of products for each thread, with its sums of squares
   Scratch channels_;  ///< doubles for each channel or row
 };
+
+/// StatisticsOps::gram_diagonal, out [K].
+void read_gram_diagonal(const GramView& gram, double* out);
 
 }  // namespace quern

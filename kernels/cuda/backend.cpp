@@ -68,6 +68,7 @@ class CudaBackend final : public Backend {
         context_{.device = options.device,
                  .stream = memory_.stream(),
                  .cublas = cublas_.get(),
+                 .workspace = workspace_.view(),
                  .cusolver = cusolver_.get(),
                  .memory = memory_,
                  .activation = options.activation_dtype,

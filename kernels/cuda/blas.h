@@ -21,6 +21,12 @@ struct ProductShape {
 void multiply(CudaContext& context, const ProductShape& shape, ConstTensorView a, ConstTensorView b,
               TensorView c);
 
+/// out = x weight^T + bias, added in float32 before the one rounding to out's type. x [M, K] and
+/// weight [N, K] of one type, bf16, f16 or f32; out [M, N] of that type or f32; bias [N] of out's
+/// type. Never TF32. Asynchronous.
+void multiply_and_add(CudaContext& context, ConstTensorView x, ConstTensorView weight,
+                      ConstTensorView bias, TensorView out);
+
 /// "cuBLAS 13.1.0, cuSOLVER 12.0.4": the libraries loaded, with their patch level.
 std::string cuda_library_names();
 

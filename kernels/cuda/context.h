@@ -23,6 +23,7 @@ struct CudaContext {
   int device = 0;
   cudaStream_t stream = nullptr;
   cublasHandle_t cublas = nullptr;
+  TensorView workspace;  ///< that of `cublas`, for products on `stream`
   cusolverDnHandle_t cusolver = nullptr;
   Memory& memory;  ///< ordered by `stream`: a tensor may be dropped before its last kernel ran
   DType activation = DType::bf16;  ///< bf16, f16 or f32

@@ -9,6 +9,7 @@
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/factorise.h"
 #include "kernels/cuda/numeric.cuh"
+#include "kernels/cuda/statistics_ops.h"
 
 namespace quern::gpu {
 namespace {
@@ -27,15 +28,6 @@ struct Spectrum {
   double mean = 0.0;
   std::int64_t dead = 0;
 };
-
-/// One thread per channel.
-__global__ void diagonal_kernel(const std::int64_t* sums, const std::int32_t* exponents,
-                                std::int64_t columns, double* diagonal) {
-  const std::int64_t k = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (k >= columns) return;
-  const double scale = power_of_two(-exponents[k]);
-  diagonal[k] = static_cast<double>(sums[k * columns + k]) * scale * scale;
-}
 
 /// What the permutation and the damping of H depend on.
 struct DampedGram {
@@ -111,10 +103,7 @@ dim3 triangle_grid(std::int64_t columns) {
 
 Spectrum read_spectrum(CudaContext& context, const GramView& gram, TensorView diagonal) {
   const std::int64_t columns = gram.sums.shape[0];
-  diagonal_kernel<<<block_count(columns, kThreads), kThreads, 0, context.stream>>>(
-      gram.sums.as<std::int64_t>(), gram.exponents.as<std::int32_t>(), columns,
-      diagonal.as<double>());
-  check_launch("factorise");
+  read_gram_diagonal(context, gram, diagonal);
   Spectrum spectrum;
   spectrum.diagonal.resize(static_cast<std::size_t>(columns));
   std::vector<std::int64_t> overflow(1);

@@ -84,6 +84,15 @@ __global__ void add_tile_kernel(GramTile tile) {
   count_refused(refused, tile.overflow);
 }
 
+/// One thread per channel.
+__global__ void diagonal_kernel(const std::int64_t* sums, const std::int32_t* exponents,
+                                std::int64_t channels, double* diagonal) {
+  const std::int64_t k = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (k >= channels) return;
+  const double scale = power_of_two(-exponents[k]);
+  diagonal[k] = static_cast<double>(sums[k * channels + k]) * scale * scale;
+}
+
 std::int64_t chunk_rows(DType dtype) {
   return dtype == DType::f32 ? StatisticsOps::gram_chunk_rows : kChunkRowsOf16Bit;
 }
@@ -194,6 +203,17 @@ void CudaStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total
     }
     begin += run.count * run.tokens;
   }
+}
+
+void read_gram_diagonal(CudaContext& context, const GramView& gram, TensorView out) {
+  const std::int64_t channels = out.shape[0];
+  diagonal_kernel<<<block_count(channels, kThreads), kThreads, 0, context.stream>>>(
+      gram.sums.as<std::int64_t>(), gram.exponents.as<std::int32_t>(), channels, out.as<double>());
+  check_launch("gram_diagonal");
+}
+
+void CudaStatisticsOps::do_gram_diagonal(const GramView& gram, TensorView out) {
+  read_gram_diagonal(context_, gram, out);
 }
 
 }  // namespace quern::gpu

@@ -15,6 +15,7 @@ class CudaStatisticsOps final : public StatisticsOps {
                                 TensorView exponents) override;
   void do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
                           const GramView& gram) override;
+  void do_gram_diagonal(const GramView& gram, TensorView out) override;
   void do_choose_fisher_exponents(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
                                   int headroom_bits, TensorView exponents) override;
   void do_accumulate_fisher(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
@@ -24,6 +25,9 @@ class CudaStatisticsOps final : public StatisticsOps {
 
   CudaContext& context_;
 };
+
+/// StatisticsOps::gram_diagonal.
+void read_gram_diagonal(CudaContext& context, const GramView& gram, TensorView out);
 
 /// `batch` products c_b [rows, columns] = a_b^T b_b of row-major operands a_b [depth, rows] and
 /// b_b [depth, columns] of one activation type; strides in elements. c is f32, its rows packed.

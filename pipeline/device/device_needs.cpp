@@ -144,12 +144,6 @@ Bytes backward_elems(const ModelGeometry& geometry) {
   return 8 * h + 5 * i + 4 * q + 4 * kv + 2 * count(geometry.heads);
 }
 
-/// A product with a bias is formed in float32.
-Bytes bias_elems(const ModelGeometry& geometry) {
-  const bool biased = geometry.qkv_bias || geometry.output_bias || geometry.mlp_bias;
-  return biased ? count(std::max(geometry.hidden, geometry.intermediate)) : 0;
-}
-
 /// Values per token that lie between two groups of stages: the residual and what comes next.
 Bytes state_elems(const ModelGraph& graph, const QuantizeConfig& config) {
   const Bytes hidden = count(graph.geometry.hidden);
@@ -210,8 +204,7 @@ DeviceNeeds device_needs(const ModelGraph& graph, const Plan& plan, const RunFil
   needs.weight_bytes = 2 * weights.kept + weights.converted;
   if (quantize.method != Method::rtn) {
     needs.work_bytes =
-        tokens * (element * (backward ? backward_elems(geometry) : forward_elems(geometry)) +
-                  4 * bias_elems(geometry));
+        tokens * element * (backward ? backward_elems(geometry) : forward_elems(geometry));
     needs.state_bytes = tokens * element * state_elems(graph, quantize);
     const std::int64_t batches = (config.calibration.samples + config.calibration.micro_batch - 1) /
                                  config.calibration.micro_batch;
@@ -244,7 +237,7 @@ DeviceNeeds evaluation_needs(const ModelGraph& graph, const EvaluationSize& size
   DeviceNeeds needs;
   needs.library_bytes = kLibraryBytes;
   needs.weight_bytes = 2 * weights.kept + weights.converted;
-  needs.work_bytes = tokens * (element * forward_elems(geometry) + 4 * bias_elems(geometry));
+  needs.work_bytes = tokens * element * forward_elems(geometry);
   needs.state_bytes = tokens * element * count(geometry.hidden);
   needs.rounds = size.rounds;
   cover(needs, head_bytes(graph, tokens, activation));

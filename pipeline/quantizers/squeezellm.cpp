@@ -1,24 +1,9 @@
 #include "pipeline/quantizers/squeezellm.h"
 
-#include <cmath>
-
 #include "kernels/core/error.h"
 
 namespace quern {
 namespace {
-
-/// H_kk of fixed-point sums, [K] f64 on the device.
-Tensor diagonal_of(Backend& backend, GramView gram) {
-  const HostTensor sums = backend.memory().to_host(gram.sums);
-  const HostTensor exponents = backend.memory().to_host(gram.exponents);
-  const auto features = static_cast<std::size_t>(gram.sums.shape[0]);
-  HostTensor diagonal(DType::f64, {gram.sums.shape[0]});
-  for (std::size_t k = 0; k < features; ++k) {
-    const auto sum = static_cast<double>(sums.as<std::int64_t>()[k * features + k]);
-    diagonal.as<double>()[k] = std::ldexp(sum, -2 * exponents.as<std::int32_t>()[k]);
-  }
-  return backend.memory().to_device(diagonal);
-}
 
 class SqueezeLlm final : public Quantizer {
  public:
@@ -47,7 +32,10 @@ class SqueezeLlm final : public Quantizer {
     Tensor fisher = backend.memory().allocate(DType::f32, task.weight.shape);
     backend.memory().copy(statistics.fisher->view(), fisher.view());
     std::optional<Tensor> energy;
-    if (refines_) energy = diagonal_of(backend, statistics.guided->view());
+    if (refines_) {
+      energy = backend.memory().allocate(DType::f64, {task.weight.shape[1]});
+      backend.statistics().gram_diagonal(statistics.guided->view(), energy->view());
+    }
     const auto uninformed = solver.fill_uninformed_rows(
         fisher.view(), energy ? std::optional<ConstTensorView>(energy->view()) : std::nullopt);
     const CodebookSpec spec{task.grid.bits, table_dtype_};

@@ -55,9 +55,12 @@ void linear(benchmark::State& state, DType dtype) {
   const std::int64_t inputs = state.range(2);
   const Tensor x = random_tensor(*cuda, {tokens, inputs});
   const Tensor weight = random_tensor(*cuda, {outputs, inputs});
+  const Tensor values = random_tensor(*cuda, {outputs});
+  const bool biased = state.range(3) != 0;
+  const auto bias = biased ? std::optional(values.view()) : std::nullopt;
   Tensor out = cuda->memory().allocate(dtype, {tokens, outputs});
   measure(state, *cuda, 2.0 * static_cast<double>(tokens * outputs * inputs),
-          [&] { cuda->layers().linear(x.view(), weight.view(), std::nullopt, out.view()); });
+          [&] { cuda->layers().linear(x.view(), weight.view(), bias, out.view()); });
 }
 
 /// What attention works on.
@@ -112,8 +115,10 @@ void attention_gradient(benchmark::State& state, DType dtype) {
 }
 
 void linear_shapes(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgNames({"tokens", "outputs", "inputs", "bias"});
   for (const std::int64_t tokens : {2048, 8192}) {
-    benchmark->Args({tokens, 4096, 4096})->Args({tokens, 11008, 4096})->Args({tokens, 4096, 11008});
+    benchmark->Args({tokens, 4096, 4096, 0})->Args({tokens, 4096, 4096, 1});
+    benchmark->Args({tokens, 11008, 4096, 0})->Args({tokens, 4096, 11008, 0});
   }
   benchmark->UseManualTime()->Unit(benchmark::kMillisecond);
 }

@@ -80,7 +80,7 @@ void accumulate_fisher(benchmark::State& state) {
   const Tensor dy = normal_tensor(*backend, {kTokens, rows}, 1e-3F, 2);
   Tensor sums = backend->memory().allocate(DType::i64, {rows, columns});
   Tensor exponents = backend->memory().allocate(DType::i32, {rows});
-  Tensor overflow = backend->memory().allocate(DType::i64, {1});
+  Tensor overflow = backend->memory().allocate(DType::i64, {1 + rows});
   backend->memory().clear(sums.view());
   backend->memory().clear(overflow.view());
   const SequenceCut cut{2048, 128};

@@ -243,6 +243,18 @@ TEST(GramOverflowTest, RoundsToNearestEvenOverTheWholeRange) {
   }
 }
 
+TEST(GramDiagonalTest, UndoesTheScaleOfEachChannel) {
+  CpuOps cpu;
+  Gram gram(cpu, 3);
+  std::ranges::copy(std::vector<std::int64_t>{5, 9, -1, 0, 6, 7, 0, 0, 64},
+                    gram.sums.view().as<std::int64_t>());
+  std::ranges::copy(std::vector<std::int32_t>{1, -2, 3}, gram.exponents.view().as<std::int32_t>());
+  Tensor out = cpu.memory.allocate(DType::f64, {3});
+  cpu.statistics.gram_diagonal(gram.view(), out.view());
+  const double* diagonal = out.view().as<double>();
+  EXPECT_EQ(std::vector<double>(diagonal, diagonal + 3), (std::vector<double>{1.25, 96.0, 1.0}));
+}
+
 TEST(StatisticsShapeTest, RefusesWhatDoesNotFit) {
   CpuOps cpu;
   const Tensor x = cpu.memory.allocate(DType::f32, {5, 3});
@@ -260,6 +272,9 @@ TEST(StatisticsShapeTest, RefusesWhatDoesNotFit) {
   GramView view = gram.view();
   view.overflow = gram.exponents.view();
   EXPECT_THROW(cpu.statistics.accumulate_gram(x.view(), 5, view), ShapeError);
+  Tensor diagonal = cpu.memory.allocate(DType::f64, {3});
+  EXPECT_THROW(cpu.statistics.gram_diagonal(view, diagonal.view()), ShapeError);
+  EXPECT_THROW(cpu.statistics.gram_diagonal(gram.view(), diagonal.view().rows(0, 2)), ShapeError);
 }
 
 }  // namespace

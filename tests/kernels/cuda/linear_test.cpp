@@ -57,6 +57,38 @@ TEST_P(CudaLinearTest, TakesWeightsOfAnyType) {
   }
 }
 
+/// A bias that the result's type does not hold is rounded to it before it is added.
+TEST_P(CudaLinearTest, TakesABiasOfAnyType) {
+  const Twin x = values({33, 129}, 1);
+  const Twin weight = values({65, 129}, 2);
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+    const Twin bias = values(dtype, {65}, 3);
+    for (const DType result : {type(), DType::f32}) {
+      Twin out = poisoned(result, {33, 65});
+      cpu().layers().linear(x.cpu.view(), weight.cpu.view(), bias.cpu.view(), out.cpu.view());
+      cuda().layers().linear(x.cuda.view(), weight.cuda.view(), bias.cuda.view(), out.cuda.view());
+      Tolerance tolerance = of_sum(129, rounding_of(result));
+      tolerance.absolute += rounding_of(result) * magnitude(bias);
+      expect_close(out, tolerance);
+    }
+  }
+}
+
+/// Rows of 129 and 65 elements: every view lies at an odd multiple of its element's size.
+TEST_P(CudaLinearTest, TakesViewsThatAreNotAligned) {
+  const Twin x = values({34, 129}, 1);
+  const Twin weight = values({66, 129}, 2);
+  const Twin bias = values({66}, 3);
+  Tensor all = cuda().memory().allocate(type(), {34, 65});
+  Twin out = poisoned({33, 65});
+  cpu().layers().linear(x.cpu.view().rows(1, 33), weight.cpu.view().rows(1, 65),
+                        bias.cpu.view().rows(1, 65), out.cpu.view());
+  cuda().layers().linear(x.cuda.view().rows(1, 33), weight.cuda.view().rows(1, 65),
+                         bias.cuda.view().rows(1, 65), all.view().rows(1, 33));
+  cuda().memory().copy(all.view().rows(1, 33), out.cuda.view());
+  expect_close(out, of_sum(129, rounding()));
+}
+
 TEST_P(CudaLinearTest, GoesBack) {
   for (const auto& [tokens, outputs, inputs] : kExtents) {
     const Twin dy = values({tokens, outputs}, 1);
@@ -71,12 +103,16 @@ TEST_P(CudaLinearTest, GoesBack) {
 TEST_P(CudaLinearTest, RepeatsItsBits) {
   const Twin x = values({512, 1024}, 1);
   const Twin weight = values({256, 1024}, 2);
+  const Twin bias = values({256}, 3);
   Twin out = poisoned({512, 256});
-  cuda().layers().linear(x.cuda.view(), weight.cuda.view(), std::nullopt, out.cuda.view());
-  const HostTensor once = cuda().memory().to_host(out.cuda.view());
-  for (int round = 0; round < 5; ++round) {
-    cuda().layers().linear(x.cuda.view(), weight.cuda.view(), std::nullopt, out.cuda.view());
-    EXPECT_EQ(cuda().memory().to_host(out.cuda.view()).bytes, once.bytes);
+  for (const bool biased : {false, true}) {
+    const auto addend = biased ? std::optional(bias.cuda.view()) : std::nullopt;
+    cuda().layers().linear(x.cuda.view(), weight.cuda.view(), addend, out.cuda.view());
+    const HostTensor once = cuda().memory().to_host(out.cuda.view());
+    for (int round = 0; round < 5; ++round) {
+      cuda().layers().linear(x.cuda.view(), weight.cuda.view(), addend, out.cuda.view());
+      EXPECT_EQ(cuda().memory().to_host(out.cuda.view()).bytes, once.bytes);
+    }
   }
 }
 

@@ -101,6 +101,23 @@ TEST_P(CudaStatisticsTest, AddsProductsToTheRoundingOfFloat) {
   }
 }
 
+TEST_P(CudaStatisticsTest, ReadsTheDiagonalToTheSameBits) {
+  for (const std::int64_t channels : edge_sizes()) {
+    const Twin x = values({64, channels}, 2);
+    Sums expected(cpu(), channels, channels);
+    cpu().statistics().choose_gram_exponents(x.cpu.view(), 64, 2, expected.exponents.view());
+    cpu().statistics().accumulate_gram(x.cpu.view(), 64, expected.gram());
+    Sums actual(cuda(), channels, channels);
+    actual.sums = to_cuda(expected.sums);
+    actual.exponents = to_cuda(expected.exponents);
+    Tensor right = cpu().memory().allocate(DType::f64, {channels});
+    Tensor found = cuda().memory().allocate(DType::f64, {channels});
+    cpu().statistics().gram_diagonal(expected.gram(), right.view());
+    cuda().statistics().gram_diagonal(actual.gram(), found.view());
+    EXPECT_EQ(actual.host<double>(found), expected.host<double>(right));
+  }
+}
+
 TEST_P(CudaStatisticsTest, CountsWhatDoesNotFit) {
   const Twin x = integers_of({512, 33}, 3, 60);  // one chunk, whatever their length
   Sums expected(cpu(), 33, 33);
