@@ -169,6 +169,14 @@ void CudaStatisticsOps::do_choose_gram_exponents(ConstTensorView x, std::int64_t
   fill_exponents(context_, sums, {growth, 62 - headroom_bits, true}, exponents);
 }
 
+float* CudaStatisticsOps::tile_products(std::int64_t elems) {
+  if (products_.shape().elems() < elems) {
+    products_ = context_.memory.allocate(DType::f32, {elems});
+    context_.memory.clear(products_.view());
+  }
+  return products_.view().as<float>();
+}
+
 void CudaStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
                                            const GramView& gram) {
   expect_activation(context_, "accumulate_gram", {x});
@@ -178,8 +186,7 @@ void CudaStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total
   const std::int64_t rows = chunk_rows(x.dtype);
   const std::int64_t fit = std::max<std::int64_t>(1, kWorkElems / (edge * edge));
   const std::int64_t at_once = std::min(fit, (tokens + rows - 1) / rows);
-  Tensor work = context_.memory.allocate(DType::f32, {at_once, edge, edge});
-  auto* products = work.view().as<float>();
+  float* products = tile_products(at_once * edge * edge);
   for (std::int64_t begin = 0; begin < tokens;) {
     const ChunkRun run = next_run(begin, tokens, rows, at_once);
     const double share =

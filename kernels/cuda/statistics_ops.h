@@ -23,7 +23,10 @@ class CudaStatisticsOps final : public StatisticsOps {
   void do_fisher_values(const FisherView& fisher, TensorView out) override;
   void do_scale_by_gradient(ConstTensorView x, ConstTensorView dy, TensorView out) override;
 
+  float* tile_products(std::int64_t elems);
+
   CudaContext& context_;
+  Tensor products_;  ///< of X^T X on one tile at a time, f32; kept from call to call
 };
 
 /// StatisticsOps::gram_diagonal.

@@ -11,6 +11,7 @@
 #include "pipeline/synthesis/synthesis.h"
 #include "workers/agreement.h"
 #include "workers/files/atomic_file.h"
+#include "workers/host_memory.h"
 
 namespace quern {
 namespace {
@@ -139,6 +140,7 @@ RunCost Rehearsals::run(std::span<const std::int64_t> layers,
                         const std::function<bool()>& stop_requested) {
   RunFile shortened = settings(layers);
   prepare(shortened, layers, stop_requested);
+  restart_peak_resident();  // neither what wrote the weights nor an earlier rehearsal counts
   Stopwatch watch(session_.trace.get());
   const RunInputs inputs = read_inputs(session_, shortened, watch);
   const RunnerOptions options{

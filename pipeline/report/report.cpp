@@ -1,7 +1,6 @@
 #include "pipeline/report/report.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 
@@ -10,16 +9,11 @@
 #include "pipeline/gather_json.h"
 #include "pipeline/prediction/prediction.h"
 #include "pipeline/report/prediction_view.h"
+#include "workers/host_memory.h"
 #include "workers/store/journal.h"
 
 namespace quern {
 namespace {
-
-std::uint64_t peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
-}
 
 nlohmann::json to_json(const std::optional<Perplexity>& value) {
   if (!value) return nullptr;

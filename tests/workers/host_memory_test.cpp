@@ -34,5 +34,20 @@ TEST(HostMemory, FallsWhileMemoryIsHeld) {
   EXPECT_TRUE(fell);
 }
 
+TEST(HostMemory, PeakIsThatOfThisProcessSinceItWasRestarted) {
+  constexpr std::uint64_t kPiece = std::uint64_t{64} << 20;
+  const auto hold = [](std::uint64_t bytes) {
+    std::vector<char> held(bytes);
+    std::memset(held.data(), 1, held.size());
+    return peak_resident_bytes();
+  };
+  restart_peak_resident();
+  const std::uint64_t start = peak_resident_bytes();
+  EXPECT_GE(hold(4 * kPiece), start + 4 * kPiece - (1 << 20));
+  EXPECT_GE(peak_resident_bytes(), start + 4 * kPiece - (1 << 20)) << "after it was given back";
+  restart_peak_resident();
+  EXPECT_LT(hold(kPiece), start + 2 * kPiece);
+}
+
 }  // namespace
 }  // namespace quern::test
