@@ -22,7 +22,7 @@ const std::string kModule = "model.layers.1.mlp.gate_proj";
 /// A finished run whose output the test may damage.
 class Verify : public testing::Test {
  protected:
-  Verify() : run_(model_.path()) { run_.finish(1); }
+  explicit Verify(const Command& settings = {}) : run_(model_.path(), settings) { run_.finish(1); }
 
   Command of_run() const { return run_.arguments("verify"); }
   Command of_folder() const { return {"verify", run_.output().string()}; }
@@ -92,6 +92,18 @@ TEST_F(Verify, NamesATensorOnceThatDiffersInSeveralParts) {
   const ProcessResult result = run_process(quern(3, of_run()));
   EXPECT_THAT(result.err, AllOf(HasSubstr("tensor '" + name + "' differs"), HasSubstr("1 problem"),
                                 Not(HasSubstr("problems"))));
+}
+
+class VerifyDequantized : public Verify {
+ protected:
+  VerifyDequantized() : Verify({"output.format=dequantized"}) {}
+};
+
+TEST_F(VerifyDequantized, NamesTheModuleOfAValueThatIsNotTheNearest) {
+  EXPECT_THAT(answer_of(of_run()), HasSubstr(": verified\n"));
+  const std::uint64_t last = TensorSource(run_.output()).entry(kModule + ".weight").bytes - 1;
+  correct_sums(damage(kModule + ".weight", last - 1));  // the lowest bit of the last value
+  expect_refusal(of_run(), {"module '" + kModule + "' decodes to other values", "1 problem"});
 }
 
 TEST_F(Verify, NamesMissingAndUnlistedFiles) {
