@@ -1,16 +1,15 @@
 #include "kernels/cpu/factorise.h"
 
 #include <cblas.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <span>
 #include <vector>
 
-#include "kernels/core/error.h"
 #include "kernels/cpu/statistics_ops.h"
+#include "kernels/solve_order.h"
 
 namespace quern {
 namespace {
@@ -69,70 +68,23 @@ void eliminate_panel(double* h, std::int64_t stride, std::int64_t begin, std::in
   }
 }
 
-/// H as doubles with what the solve needs to know of its diagonal.
+/// H as the solve needs it.
 struct Spectrum {
   std::vector<double> scale;     ///< 2^-exponent of each channel
   std::vector<double> diagonal;  ///< checkpoint order
-  double mean = 0.0;
-  std::int64_t dead = 0;
+  DiagonalSummary summary;
 };
 
-Spectrum read_diagonal(const GramView& gram) {
-  const std::int64_t columns = gram.sums.shape[0];
-  if (gram.overflow.as<std::int64_t>()[0] != 0) {
-    throw InternalError(
-        "factorise: H holds contributions that overflowed its exponents; it must be accumulated "
-        "again with smaller ones; this is a bug in Quern, please report it");
-  }
+Spectrum read_spectrum(const GramView& gram) {
   Spectrum spectrum;
-  spectrum.diagonal.resize(static_cast<std::size_t>(columns));
+  spectrum.diagonal.resize(static_cast<std::size_t>(gram.sums.shape[0]));
   read_gram_diagonal(gram, spectrum.diagonal.data());
-  double sum = 0.0;
-  for (std::int64_t k = 0; k < columns; ++k) {
-    const double value = spectrum.diagonal[static_cast<std::size_t>(k)];
-    if (!std::isfinite(value) || value < 0.0) {
-      throw InputError(fmt::format(
-          "factorise: H[{0}, {0}] of a layer input is {1}; expected a finite value >= 0. The "
-          "layer's activations are not finite: check the model and the calibration text",
-          k, value));
-    }
-    spectrum.scale.push_back(std::ldexp(1.0, -gram.exponents.as<std::int32_t>()[k]));
-    spectrum.dead += value == 0.0 ? 1 : 0;
-    sum += value;
-  }
-  spectrum.mean = sum / static_cast<double>(columns);
-  if (!(spectrum.mean > 0.0) || !std::isfinite(spectrum.mean)) {
-    throw InputError(
-        "factorise: the diagonal of H holds no finite positive entry: every activation of this "
-        "layer input was zero or too large; check the model and the calibration text");
+  spectrum.summary = summarise_diagonal(spectrum.diagonal, gram.overflow.as<std::int64_t>()[0]);
+  const std::span exponents(gram.exponents.as<std::int32_t>(), spectrum.diagonal.size());
+  for (const std::int32_t exponent : exponents) {
+    spectrum.scale.push_back(std::ldexp(1.0, -exponent));
   }
   return spectrum;
-}
-
-std::vector<std::int32_t> solve_order(const std::vector<double>& diagonal, ActOrder order,
-                                      std::int64_t group_size) {
-  std::vector<std::int32_t> columns(diagonal.size());
-  std::iota(columns.begin(), columns.end(), 0);
-  const auto larger = [&](std::int32_t a, std::int32_t b) {
-    return diagonal[static_cast<std::size_t>(a)] > diagonal[static_cast<std::size_t>(b)];
-  };
-  if (order == ActOrder::none) return columns;
-  const auto count = static_cast<std::int64_t>(diagonal.size());
-  if (order == ActOrder::full || group_size < 1 || group_size >= count) {
-    std::stable_sort(columns.begin(), columns.end(), larger);
-    return columns;
-  }
-  std::vector<std::vector<std::int32_t>> groups;
-  for (std::int64_t begin = 0; begin < count; begin += group_size) {
-    groups.emplace_back(columns.begin() + begin,
-                        columns.begin() + std::min(begin + group_size, count));
-    std::stable_sort(groups.back().begin(), groups.back().end(), larger);
-  }
-  std::stable_sort(groups.begin(), groups.end(),
-                   [&](const auto& a, const auto& b) { return larger(a.front(), b.front()); });
-  columns.clear();
-  for (const auto& group : groups) columns.insert(columns.end(), group.begin(), group.end());
-  return columns;
 }
 
 /// h = the upper triangle of H in solve order. A channel whose diagonal is zero is cut off from the
@@ -150,7 +102,7 @@ void permuted_hessian(const GramView& gram, const Spectrum& spectrum, const std:
       const bool dead = spectrum.diagonal[row] == 0.0 || spectrum.diagonal[column] == 0.0;
       const double live = static_cast<double>(sums[low * columns + high]) * spectrum.scale[row] *
                           spectrum.scale[column];
-      h[i * columns + j] = dead ? (i == j ? spectrum.mean : 0.0) : live;
+      h[i * columns + j] = dead ? (i == j ? spectrum.summary.mean : 0.0) : live;
     }
   }
 }
@@ -194,14 +146,14 @@ bool reversed_cholesky(double* h, std::int64_t columns, int threads) {
 HessianFactor factorise_gram(Memory& memory, const GramView& gram, ActOrder order,
                              std::int64_t group_size, const Damping& damping, int threads) {
   const std::int64_t columns = gram.sums.shape[0];
-  const Spectrum spectrum = read_diagonal(gram);
+  const Spectrum spectrum = read_spectrum(gram);
   HessianFactor factor{memory.allocate(DType::f64, {columns, columns}),
                        memory.allocate(DType::f64, {columns}),
                        memory.allocate(DType::i32, {columns}),
                        memory.allocate(DType::f64, {columns}),
                        order,
                        damping.fraction,
-                       spectrum.dead};
+                       spectrum.summary.dead};
   std::copy(spectrum.diagonal.begin(), spectrum.diagonal.end(),
             factor.diagonal.view().as<double>());
   const auto columns_in_order = solve_order(spectrum.diagonal, order, group_size);
@@ -209,17 +161,10 @@ HessianFactor factorise_gram(Memory& memory, const GramView& gram, ActOrder orde
   std::copy(columns_in_order.begin(), columns_in_order.end(), order_out);
 
   auto* h = factor.feedback.view().as<double>();
-  constexpr double kFirstGrowth = 1e-4;
-  for (;; factor.damping_fraction = std::max(2.0 * factor.damping_fraction, kFirstGrowth)) {
-    if (factor.damping_fraction > damping.max_fraction) {
-      throw InputError(fmt::format(
-          "factorise: H is not positive definite even with {} of its mean diagonal added; the "
-          "statistics are damaged: check the model, or use more calibration text",
-          damping.max_fraction));
-    }
+  for (;; factor.damping_fraction = next_damping(factor.damping_fraction, damping)) {
     permuted_hessian(gram, spectrum, order_out, h);
     for (std::int64_t k = 0; k < columns; ++k) {
-      h[k * columns + k] += factor.damping_fraction * spectrum.mean;
+      h[k * columns + k] += factor.damping_fraction * spectrum.summary.mean;
     }
     if (reversed_cholesky(h, columns, threads)) break;
   }

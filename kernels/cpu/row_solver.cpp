@@ -1,7 +1,6 @@
 #include "kernels/cpu/row_solver.h"
 
 #include <cblas.h>
-#include <fmt/format.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -257,26 +256,6 @@ void write_group_of(const RowProblem& problem, std::int32_t* group_of) {
 
 }  // namespace
 
-std::vector<ColumnGroup> groups_in_order(std::span<const std::int32_t> order, ActOrder act_order,
-                                         std::int64_t group_size) {
-  const auto columns = static_cast<std::int64_t>(order.size());
-  const std::int64_t size = group_size < 1 ? columns : group_size;
-  std::vector<ColumnGroup> groups;
-  for (std::int64_t begin = 0; begin < columns;) {
-    const std::int64_t place =
-        act_order == ActOrder::full ? begin : order[static_cast<std::size_t>(begin)];
-    const std::int64_t index = place / size;
-    const std::int64_t end = begin + std::min(size, columns - index * size);
-    for (std::int64_t j = begin; j < end && act_order != ActOrder::full; ++j) {
-      ensure(j < columns && order[static_cast<std::size_t>(j)] / size == index,
-             "a solve order made for the grid's group size");
-    }
-    groups.push_back({begin, end, static_cast<std::int32_t>(index)});
-    begin = end;
-  }
-  return groups;
-}
-
 QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& problem,
                            int threads) {
   const std::int64_t rows = problem.weight.shape[0];
@@ -311,10 +290,7 @@ QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& p
     }
   }
   if (first_bad < tiles) {
-    throw InputError(fmt::format(
-        "quantize: output rows {} to {} need a scale beyond float16 (65504): their weights are "
-        "huge, infinite or NaN; check the checkpoint, or skip this module with a rule",
-        first_bad * kLanes, std::min(rows, (first_bad + 1) * kLanes) - 1));
+    refuse_rows(first_bad * kLanes, std::min(rows, (first_bad + 1) * kLanes));
   }
   return out;
 }

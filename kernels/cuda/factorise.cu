@@ -1,15 +1,12 @@
 #include <algorithm>
-#include <cmath>
-#include <limits>
-#include <numeric>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/factorise.h"
 #include "kernels/cuda/numeric.cuh"
 #include "kernels/cuda/statistics_ops.h"
+#include "kernels/solve_order.h"
 
 namespace quern::gpu {
 namespace {
@@ -25,8 +22,7 @@ std::span<std::byte> bytes_of(auto& values) {
 /// H as the host needs it: its diagonal, and what came of its sums.
 struct Spectrum {
   std::vector<double> diagonal;  ///< checkpoint order
-  double mean = 0.0;
-  std::int64_t dead = 0;
+  DiagonalSummary summary;
 };
 
 /// What the permutation and the damping of H depend on.
@@ -94,13 +90,6 @@ dim3 triangle_grid(std::int64_t columns) {
           static_cast<unsigned>(std::min<std::int64_t>(columns, 1024))};
 }
 
-[[noreturn]] void refuse_entry(std::size_t k, double value) {
-  const std::string place = "H[" + std::to_string(k) + ", " + std::to_string(k) + "]";
-  throw InputError("factorise: " + place + " of a layer input is " + std::to_string(value) +
-                   "; expected a finite value >= 0. The layer's activations are not finite: check "
-                   "the model and the calibration text");
-}
-
 Spectrum read_spectrum(CudaContext& context, const GramView& gram, TensorView diagonal) {
   const std::int64_t columns = gram.sums.shape[0];
   read_gram_diagonal(context, gram, diagonal);
@@ -110,51 +99,8 @@ Spectrum read_spectrum(CudaContext& context, const GramView& gram, TensorView di
   context.memory.download(diagonal, bytes_of(spectrum.diagonal));
   context.memory.download(gram.overflow, bytes_of(overflow));
   context.memory.synchronize();
-  if (overflow[0] != 0) {
-    throw InternalError(
-        "factorise: H holds contributions that overflowed its exponents; it must be accumulated "
-        "again with smaller ones; this is a bug in Quern, please report it");
-  }
-  double sum = 0.0;
-  for (std::size_t k = 0; k < spectrum.diagonal.size(); ++k) {
-    const double value = spectrum.diagonal[k];
-    if (!std::isfinite(value) || value < 0.0) refuse_entry(k, value);
-    spectrum.dead += value == 0.0 ? 1 : 0;
-    sum += value;
-  }
-  spectrum.mean = sum / static_cast<double>(columns);
-  if (!(spectrum.mean > 0.0) || !std::isfinite(spectrum.mean)) {
-    throw InputError(
-        "factorise: the diagonal of H holds no finite positive entry: every activation of this "
-        "layer input was zero or too large; check the model and the calibration text");
-  }
+  spectrum.summary = summarise_diagonal(spectrum.diagonal, overflow[0]);
   return spectrum;
-}
-
-std::vector<std::int32_t> solve_order(const std::vector<double>& diagonal, ActOrder order,
-                                      std::int64_t group_size) {
-  std::vector<std::int32_t> columns(diagonal.size());
-  std::iota(columns.begin(), columns.end(), 0);
-  const auto larger = [&](std::int32_t a, std::int32_t b) {
-    return diagonal[static_cast<std::size_t>(a)] > diagonal[static_cast<std::size_t>(b)];
-  };
-  const auto count = static_cast<std::int64_t>(diagonal.size());
-  if (order == ActOrder::none) return columns;
-  if (order == ActOrder::full || group_size < 1 || group_size >= count) {
-    std::stable_sort(columns.begin(), columns.end(), larger);
-    return columns;
-  }
-  std::vector<std::vector<std::int32_t>> groups;
-  for (std::int64_t begin = 0; begin < count; begin += group_size) {
-    groups.emplace_back(columns.begin() + begin,
-                        columns.begin() + std::min(begin + group_size, count));
-    std::stable_sort(groups.back().begin(), groups.back().end(), larger);
-  }
-  std::stable_sort(groups.begin(), groups.end(),
-                   [&](const auto& a, const auto& b) { return larger(a.front(), b.front()); });
-  columns.clear();
-  for (const auto& group : groups) columns.insert(columns.end(), group.begin(), group.end());
-  return columns;
 }
 
 /// Working space of the factorisations of one H.
@@ -216,28 +162,20 @@ HessianFactor factorise_gram(CudaContext& context, const GramView& gram, ActOrde
                        .act_order = order,
                        .damping_fraction = damping.fraction};
   const Spectrum spectrum = read_spectrum(context, gram, factor.diagonal.view());
-  factor.dead_columns = spectrum.dead;
+  factor.dead_columns = spectrum.summary.dead;
   std::vector<std::int32_t> columns_in_order = solve_order(spectrum.diagonal, order, group_size);
   memory.upload(bytes_of(columns_in_order), factor.order.view());
   factor.feedback = memory.allocate(DType::f64, {columns, columns});
 
   FactorWork work(context, factor.feedback.view());
-  constexpr double kFirstGrowth = 1e-4;
-  for (;; factor.damping_fraction = std::max(2.0 * factor.damping_fraction, kFirstGrowth)) {
-    if (factor.damping_fraction > damping.max_fraction) {
-      memory.synchronize();  // the order is still on its way
-      throw InputError("factorise: H is not positive definite even with " +
-                       std::to_string(damping.max_fraction) +
-                       " of its mean diagonal added; the statistics are damaged: check the model, "
-                       "or use more calibration text");
-    }
+  for (;; factor.damping_fraction = next_damping(factor.damping_fraction, damping)) {
     const DampedGram damped{gram.sums.as<std::int64_t>(),
                             gram.exponents.as<std::int32_t>(),
                             factor.order.view().as<std::int32_t>(),
                             factor.diagonal.view().as<double>(),
                             columns,
-                            spectrum.mean,
-                            factor.damping_fraction * spectrum.mean};
+                            spectrum.summary.mean,
+                            factor.damping_fraction * spectrum.summary.mean};
     if (try_damping(context, damped, work, factor)) break;
   }
   normalise_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(

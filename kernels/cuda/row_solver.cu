@@ -1,8 +1,6 @@
 #include <algorithm>
 #include <limits>
-#include <string>
 
-#include "kernels/core/error.h"
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/products.h"
 #include "kernels/cuda/row_block.h"
@@ -218,37 +216,7 @@ __global__ void group_kernel(const Piece* pieces, const std::int32_t* order,
   }
 }
 
-void refuse_bad_rows(std::int64_t first_bad, std::int64_t rows) {
-  if (first_bad >= rows) return;
-  const std::int64_t first = first_bad / kRowsNamed * kRowsNamed;
-  throw InputError(
-      "quantize: output rows " + std::to_string(first) + " to " +
-      std::to_string(std::min(rows, first + kRowsNamed) - 1) +
-      " need a scale beyond float16 (65504): their weights are huge, infinite or NaN; check the "
-      "checkpoint, or skip this module with a rule");
-}
-
 }  // namespace
-
-std::vector<ColumnGroup> groups_in_order(std::span<const std::int32_t> order, ActOrder act_order,
-                                         std::int64_t group_size) {
-  const auto columns = static_cast<std::int64_t>(order.size());
-  const std::int64_t size = group_size < 1 ? columns : group_size;
-  std::vector<ColumnGroup> groups;
-  for (std::int64_t begin = 0; begin < columns;) {
-    const std::int64_t place =
-        act_order == ActOrder::full ? begin : order[static_cast<std::size_t>(begin)];
-    const std::int64_t index = place / size;
-    const std::int64_t end = begin + std::min(size, columns - index * size);
-    for (std::int64_t j = begin; j < end && act_order != ActOrder::full; ++j) {
-      ensure(j < columns && order[static_cast<std::size_t>(j)] / size == index,
-             "a solve order made for the grid's group size");
-    }
-    groups.push_back({begin, end, static_cast<std::int32_t>(index)});
-    begin = end;
-  }
-  return groups;
-}
 
 QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem) {
   Memory& memory = context.memory;
@@ -276,7 +244,10 @@ QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem) {
   solve_rows(context, problem, cut, panel_of(problem, out, piece_list, bad.view()));
   memory.download(bad.view(), std::as_writable_bytes(std::span(first_bad)));
   memory.synchronize();
-  refuse_bad_rows(first_bad[0], rows);
+  if (first_bad[0] < rows) {
+    const std::int64_t first = first_bad[0] / kRowsNamed * kRowsNamed;
+    refuse_rows(first, std::min(rows, first + kRowsNamed));
+  }
   return out;
 }
 

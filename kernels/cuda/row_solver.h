@@ -5,20 +5,9 @@
 #include <vector>
 
 #include "kernels/cuda/context.h"
+#include "kernels/solve_order.h"
 
 namespace quern::gpu {
-
-/// Steps [begin, end) of the solve whose columns share a scale.
-struct ColumnGroup {
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
-  std::int32_t index = 0;  ///< row of scales and zeros
-};
-
-/// Groups in the order of the solve: by position for ActOrder::full, by column / group_size
-/// otherwise. Throws InternalError if the columns of a group do not follow one another.
-std::vector<ColumnGroup> groups_in_order(std::span<const std::int32_t> order, ActOrder act_order,
-                                         std::int64_t group_size);
 
 /// What is rounded, in which order, and what an error costs. Pointers are the device's.
 struct RowProblem {
