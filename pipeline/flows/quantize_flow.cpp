@@ -216,17 +216,18 @@ void QuantizeFlow::solve_measured(std::span<const BundleUnit* const> missing,
                                   std::span<const int> owners, Calibrate& measured,
                                   const LayerWeights& weights) {
   Session& session = context_.session;
+  const bool shared = quantize_.shares(missing.size());
   {
     const auto lap = context_.watch.lap("reduce");
     session.enter(fmt::format("reduce H of {}", missing.front()->name));
     measured.reduce(owners);
-    if (quantize_.shares(missing.size())) measured.share(0, owners.front());
+    if (shared) measured.share(0, owners.front());
   }
   std::vector<BundleStatistics> statistics(missing.size());
   std::vector<BundleTask> tasks;
   for (std::size_t i = 0; i < missing.size(); ++i) {
     statistics[i].gram = std::move(measured.gram(i));
-    tasks.push_back({missing[i], owners[i], &statistics[i]});
+    tasks.push_back({missing[i], owners[i], &statistics[i], shared});
   }
   if (statistics_ != nullptr) keep_statistics(context_, *statistics_, tasks);
   quantize_.solve(tasks, weights);

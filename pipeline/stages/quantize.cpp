@@ -148,21 +148,20 @@ QuantizedModule QuantizeBundles::describe(const LinearModule& module, const Modu
   return result;
 }
 
-/// What this rank solves: the bundles that it owns, or its rows of the one that all share.
+/// What this rank solves: the bundles that it owns, and its rows of those that all share.
 std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::solve_rows(
     std::span<const BundleTask> tasks, const LayerWeights& weights) {
-  const bool shared = shares(tasks.size());
   std::vector<SolvedBundle> bundles;
   BundleStatistics none;
   for (const BundleTask& task : tasks) {
-    if (!shared && task.owner != context_.session.rank()) continue;
+    if (!task.shared && task.owner != context_.session.rank()) continue;
     context_.session.enter(fmt::format("solve {}", task.bundle->name));
     const Trace::Span span(context_.session.trace.get(), task.bundle->name);
     SolvedBundle& bundle = bundles.emplace_back(SolvedBundle{&task, {}, {}});
     for (const PlannedModule& planned : task.bundle->modules) {
       bundle.modules.push_back(make_task(planned, weights.weight(planned.module.role),
                                          context_.config.quantize, allocation_));
-      if (!shared) continue;
+      if (!task.shared) continue;
       bundle.modules.back().rows =
           row_share(planned.module.out_features, context_.session.rank(), context_.session.ranks());
     }
@@ -251,7 +250,9 @@ void QuantizeBundles::solve(std::span<const BundleTask> tasks, const LayerWeight
   {
     const auto lap = context_.watch.lap("solve");
     run_agreed(context_.session, [&] { bundles = solve_rows(tasks, weights); });
-    if (shares(tasks.size())) join_rows(bundles.front());
+    for (SolvedBundle& bundle : bundles) {
+      if (bundle.task->shared) join_rows(bundle);
+    }
     run_agreed(context_.session, [&] {
       for (SolvedBundle& bundle : bundles) {
         if (bundle.task->owner != context_.session.rank()) continue;

@@ -16,12 +16,14 @@
 
 namespace quern {
 
-/// A bundle to be solved by this job, with the rank that commits it and what was measured for it:
-/// on that rank, or on all that share the work.
+/// A bundle to be solved by this job, with the rank that does it and, on that rank, what was
+/// measured for it.
 struct BundleTask {
   const BundleUnit* bundle;
-  int owner;
+  int owner;  ///< commits it
   BundleStatistics* statistics;
+  bool shared =
+      false;  ///< every rank has weights and statistics, and solves rows of it; see shares()
 };
 
 /// Collective. Writes what the owners of these bundles measured into the statistics directory.
@@ -37,8 +39,8 @@ class QuantizeBundles {
   /// What the configured method wants to know of each bundle.
   StatisticsNeeded needed() const noexcept { return quantizer_->needed(); }
 
-  /// Whether all ranks share the rows of a bundle that is solved along with `bundles` - 1 others:
-  /// alone, it would keep every rank but one waiting.
+  /// Whether all ranks should share a bundle that is solved along with `bundles` - 1 others: alone,
+  /// it would keep every rank but one waiting.
   bool shares(std::size_t bundles) const noexcept {
     return bundles == 1 && context_.session.ranks() > 1 && quantizer_->splits_rows();
   }

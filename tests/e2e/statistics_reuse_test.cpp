@@ -68,7 +68,10 @@ TEST_F(SharedStatistics, OfGradientsServeOtherBitsAndOutliers) {
 TEST_F(SharedStatistics, OfInputsServeOtherBits) {
   const Command settings = {"quantize.propagation=original", "quantize.true_sequential=false"};
   RunFolder(model(), kept(settings)).finish(1);
-  expect_same_bytes(2, settings + Command{"quantize.bits=3"}, 0);
+  // On three ranks one of them has a bundle more than the others.
+  for (const int ranks : {2, 3}) {
+    expect_same_bytes(ranks, settings + Command{"quantize.bits=3"}, 0);
+  }
   // Gradients are another statistic of the same model and text, in the same directory.
   expect_same_bytes(1, squeezellm("squeezellm", {"quantize.bits=3"}), kInputs);
 }
