@@ -69,10 +69,8 @@ void check_quantized(const char* operation, const CodebookTensor& quantized, con
 
 void check_gram(const char* operation, const GramView& gram, std::int64_t columns) {
   expect_operands(
-      is_tensor(gram.sums, DType::i64, {columns, columns}) &&
-          is_tensor(gram.exponents, DType::i32, {columns}) &&
-          is_tensor(gram.overflow, DType::i64, {1}),
-      operation, "sums [K, K] i64, exponents [K] i32, overflow [1] i64 of the weight's K columns",
+      is_gram(gram, columns), operation,
+      "sums [K, K] i64, exponents [K] i32, overflow [1] i64 of the weight's K columns",
       {{"sums", gram.sums}, {"exponents", gram.exponents}, {"overflow", gram.overflow}});
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <initializer_list>
 #include <iterator>
 #include <string>
@@ -12,6 +13,7 @@
 namespace quern {
 
 struct AttentionShape;
+struct GramView;
 
 /// One argument of an operation, named for the error message.
 struct Operand {
@@ -45,6 +47,9 @@ inline bool is_float_matrix(const ConstTensorView& view) {
 inline bool is_tensor(const ConstTensorView& view, DType dtype, const Shape& shape) {
   return view.dtype == dtype && view.shape == shape;
 }
+
+/// Whether the views are those of an H of `channels` channels.
+bool is_gram(const GramView& gram, std::int64_t channels);
 
 inline bool is_float_tensor(const ConstTensorView& view, const Shape& shape) {
   return is_plain_float(view.dtype) && view.shape == shape;

@@ -40,12 +40,6 @@ bool share_tokens(const ConstTensorView& x, const ConstTensorView& dy) {
          x.shape[0] == dy.shape[0];
 }
 
-bool is_gram(const GramView& gram, std::int64_t channels) {
-  return is_tensor(gram.sums, DType::i64, {channels, channels}) &&
-         is_tensor(gram.exponents, DType::i32, {channels}) &&
-         is_tensor(gram.overflow, DType::i64, {1});
-}
-
 bool is_fisher(const FisherView& fisher, std::int64_t rows, std::int64_t columns) {
   return is_tensor(fisher.sums, DType::i64, {rows, columns}) &&
          is_tensor(fisher.exponents, DType::i32, {rows}) &&
@@ -53,6 +47,12 @@ bool is_fisher(const FisherView& fisher, std::int64_t rows, std::int64_t columns
 }
 
 }  // namespace
+
+bool is_gram(const GramView& gram, std::int64_t channels) {
+  return is_tensor(gram.sums, DType::i64, {channels, channels}) &&
+         is_tensor(gram.exponents, DType::i32, {channels}) &&
+         is_tensor(gram.overflow, DType::i64, {1});
+}
 
 void StatisticsOps::choose_gram_exponents(ConstTensorView x, std::int64_t total_tokens,
                                           int headroom_bits, TensorView exponents) {

@@ -1,12 +1,12 @@
 #include "workers/host_memory.h"
 
 #include <malloc.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <fstream>
 #include <optional>
 #include <string>
-#include <string_view>
 
 namespace quern {
 namespace {
@@ -17,11 +17,10 @@ std::optional<std::uint64_t> number_in(const char* path) {
   return file >> value ? std::optional(value) : std::nullopt;  // "max" is no number
 }
 
-/// Bytes of a line "KEY: COUNT kB"; 0 if there is none.
-std::uint64_t kilobytes_in(const char* path, std::string_view key) {
-  std::ifstream file(path);
+std::uint64_t kernel_available() {
+  std::ifstream file("/proc/meminfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(key)) return std::stoull(line.substr(key.size())) * 1024;
+    if (line.starts_with("MemAvailable:")) return std::stoull(line.substr(13)) * 1024;
   }
   return 0;
 }
@@ -29,7 +28,7 @@ std::uint64_t kilobytes_in(const char* path, std::string_view key) {
 }  // namespace
 
 std::uint64_t available_host_bytes() {
-  const std::uint64_t available = kilobytes_in("/proc/meminfo", "MemAvailable:");
+  const std::uint64_t available = kernel_available();
   const auto limit = number_in("/sys/fs/cgroup/memory.max");
   const auto used = number_in("/sys/fs/cgroup/memory.current");
   if (!limit || !used) return available;
@@ -38,7 +37,9 @@ std::uint64_t available_host_bytes() {
 }
 
 std::uint64_t peak_resident_bytes() {
-  return kilobytes_in("/proc/self/status", "VmHWM:");
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 }
 
 void restart_peak_resident() {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/cpu/statistics_ops.h"
-#include "kernels/solve_order.h"
+#include "kernels/solver_setup.h"
 
 namespace quern {
 namespace {
@@ -152,7 +152,7 @@ HessianFactor factorise_gram(Memory& memory, const GramView& gram, ActOrder orde
                        memory.allocate(DType::i32, {columns}),
                        memory.allocate(DType::f64, {columns}),
                        order,
-                       damping.fraction,
+                       0.0,
                        spectrum.summary.dead};
   std::copy(spectrum.diagonal.begin(), spectrum.diagonal.end(),
             factor.diagonal.view().as<double>());
@@ -161,13 +161,13 @@ HessianFactor factorise_gram(Memory& memory, const GramView& gram, ActOrder orde
   std::copy(columns_in_order.begin(), columns_in_order.end(), order_out);
 
   auto* h = factor.feedback.view().as<double>();
-  for (;; factor.damping_fraction = next_damping(factor.damping_fraction, damping)) {
+  factor.damping_fraction = least_damping(damping, [&](double fraction) {
     permuted_hessian(gram, spectrum, order_out, h);
     for (std::int64_t k = 0; k < columns; ++k) {
-      h[k * columns + k] += factor.damping_fraction * spectrum.summary.mean;
+      h[k * columns + k] += fraction * spectrum.summary.mean;
     }
-    if (reversed_cholesky(h, columns, threads)) break;
-  }
+    return reversed_cholesky(h, columns, threads);
+  });
   normalise(h, columns, factor.weight.view().as<double>());
   return factor;
 }

@@ -261,12 +261,7 @@ QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& p
   const std::int64_t rows = problem.weight.shape[0];
   const std::int64_t columns = problem.weight.shape[1];
   const auto groups = static_cast<std::int64_t>(problem.groups.size());
-  QuantizedTensor out{
-      memory.allocate(DType::u8, {rows, columns}), memory.allocate(DType::f16, {groups, rows}),
-      memory.allocate(DType::u8, {groups, rows}), memory.allocate(DType::i32, {columns})};
-  if (problem.rows.count() < rows) {
-    for (Tensor* result : {&out.codes, &out.scales, &out.zeros}) memory.clear(result->view());
-  }
+  QuantizedTensor out = allocate_result(memory, problem.weight.shape, groups, problem.rows);
   write_group_of(problem, out.group_of.view().as<std::int32_t>());
   std::vector<Block> blocks = cut_blocks(problem.groups);
   const Tensor feedback = gather_feedback(memory, problem, blocks);

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/scratch.h"
-#include "kernels/solve_order.h"
+#include "kernels/solver_setup.h"
 
 namespace quern {
 

@@ -6,7 +6,7 @@
 #include "kernels/cuda/factorise.h"
 #include "kernels/cuda/numeric.cuh"
 #include "kernels/cuda/statistics_ops.h"
-#include "kernels/solve_order.h"
+#include "kernels/solver_setup.h"
 
 namespace quern::gpu {
 namespace {
@@ -159,8 +159,7 @@ HessianFactor factorise_gram(CudaContext& context, const GramView& gram, ActOrde
                        .diagonal = memory.allocate(DType::f64, {columns}),
                        .order = memory.allocate(DType::i32, {columns}),
                        .weight = memory.allocate(DType::f64, {columns}),
-                       .act_order = order,
-                       .damping_fraction = damping.fraction};
+                       .act_order = order};
   const Spectrum spectrum = read_spectrum(context, gram, factor.diagonal.view());
   factor.dead_columns = spectrum.summary.dead;
   std::vector<std::int32_t> columns_in_order = solve_order(spectrum.diagonal, order, group_size);
@@ -168,16 +167,17 @@ HessianFactor factorise_gram(CudaContext& context, const GramView& gram, ActOrde
   factor.feedback = memory.allocate(DType::f64, {columns, columns});
 
   FactorWork work(context, factor.feedback.view());
-  for (;; factor.damping_fraction = next_damping(factor.damping_fraction, damping)) {
+  memory.synchronize();  // the order has arrived: it may be dropped
+  factor.damping_fraction = least_damping(damping, [&](double fraction) {
     const DampedGram damped{gram.sums.as<std::int64_t>(),
                             gram.exponents.as<std::int32_t>(),
                             factor.order.view().as<std::int32_t>(),
                             factor.diagonal.view().as<double>(),
                             columns,
                             spectrum.summary.mean,
-                            factor.damping_fraction * spectrum.summary.mean};
-    if (try_damping(context, damped, work, factor)) break;
-  }
+                            fraction * spectrum.summary.mean};
+    return try_damping(context, damped, work, factor);
+  });
   normalise_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(
       factor.feedback.view().as<double>(), work.pivots.view().as<double>(), columns);
   check_launch("factorise");

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/cuda/context.h"
-#include "kernels/solve_order.h"
+#include "kernels/solver_setup.h"
 
 namespace quern::gpu {
 

@@ -48,11 +48,10 @@ void LayerLoader::prefetch(const std::vector<TensorNode>& nodes) {
 }
 
 /// The types in which the tensors come, which only their readers know.
-std::vector<DType> LayerLoader::stored_types(const std::vector<int>& readers,
-                                             const std::vector<HostView>& mine) {
-  std::vector<std::int64_t> numbers(readers.size());
-  for (std::size_t i = 0, next = 0; i < readers.size(); ++i) {
-    if (readers[i] == session_.rank()) numbers[i] = static_cast<std::int64_t>(mine[next++].dtype);
+std::vector<DType> LayerLoader::stored_types(const std::vector<const HostView*>& views) {
+  std::vector<std::int64_t> numbers;
+  for (const HostView* view : views) {
+    numbers.push_back(view == nullptr ? 0 : static_cast<std::int64_t>(view->dtype));
   }
   session_.communicator->sum(numbers);
   std::vector<DType> types;
@@ -92,14 +91,14 @@ LayerWeights LayerLoader::load(const std::vector<TensorNode>& nodes) {
   const std::vector<int> reader = readers(nodes);
   std::vector<HostView> mine;
   run_agreed(session_, [&] { mine = reads_.take(share(nodes, reader)); });
-  const std::vector<DType> types = stored_types(reader, mine);
-  Backend& backend = *session_.backend;
-  Tensor counts = backend.memory().allocate(DType::i64, {static_cast<std::int64_t>(nodes.size())});
-  backend.memory().clear(counts.view());
-  std::vector<const HostView*> views(nodes.size(), nullptr);
+  std::vector<const HostView*> views(nodes.size(), nullptr);  // of what this rank reads
   for (std::size_t i = 0, next = 0; i < nodes.size(); ++i) {
     if (reader[i] == session_.rank()) views[i] = &mine[next++];
   }
+  const std::vector<DType> types = stored_types(views);
+  Backend& backend = *session_.backend;
+  Tensor counts = backend.memory().allocate(DType::i64, {static_cast<std::int64_t>(nodes.size())});
+  backend.memory().clear(counts.view());
   std::vector<Tensor> raw = upload_plain(nodes, views);
   LayerWeights weights;
   for (std::size_t i = 0; i < nodes.size(); ++i) {

@@ -35,8 +35,7 @@ class LayerLoader {
   std::vector<int> readers(const std::vector<TensorNode>& nodes) const;
   std::vector<std::string> share(const std::vector<TensorNode>& nodes,
                                  const std::vector<int>& readers) const;
-  std::vector<DType> stored_types(const std::vector<int>& readers,
-                                  const std::vector<HostView>& mine);
+  std::vector<DType> stored_types(const std::vector<const HostView*>& views);
   Tensor uploaded(const TensorNode& node, const HostView& read);
   std::vector<Tensor> upload_plain(const std::vector<TensorNode>& nodes,
                                    std::vector<const HostView*>& views);

@@ -152,7 +152,6 @@ QuantizedModule QuantizeBundles::describe(const LinearModule& module, const Modu
 std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::solve_rows(
     std::span<const BundleTask> tasks, const LayerWeights& weights) {
   std::vector<SolvedBundle> bundles;
-  BundleStatistics none;
   for (const BundleTask& task : tasks) {
     if (!task.shared && task.owner != context_.session.rank()) continue;
     context_.session.enter(fmt::format("solve {}", task.bundle->name));
@@ -165,8 +164,7 @@ std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::solve_rows(
       bundle.modules.back().rows =
           row_share(planned.module.out_features, context_.session.rank(), context_.session.ranks());
     }
-    bundle.solved = quantizer_->solve(*context_.session.backend, bundle.modules,
-                                      task.statistics == nullptr ? none : *task.statistics);
+    bundle.solved = quantizer_->solve(*context_.session.backend, bundle.modules, *task.statistics);
   }
   return bundles;
 }
@@ -181,7 +179,7 @@ void QuantizeBundles::join_rows(SolvedBundle& bundle) {
     for (Tensor* part : {&tensor.codes, &tensor.scales, &tensor.zeros}) {
       const auto bytes = static_cast<std::int64_t>(part->view().bytes());
       Tensor words = memory.allocate(DType::i64, {(bytes + 7) / 8});
-      memory.clear(words.view());
+      memory.clear(words.view().rows((bytes - 1) / 8, 1));  // where the bytes end
       const TensorView inside{words.view().data, part->view().dtype, part->shape()};
       memory.copy(part->view(), inside);
       context_.session.communicator->reduce_sum(words.view(), bundle.task->owner);
@@ -195,8 +193,7 @@ LandedModules QuantizeBundles::land(const SolvedBundle& bundle) {
   Memory& memory = context_.session.backend->memory();
   const Trace::Span span(context_.session.trace.get(), "land {}", bundle.task->bundle->name);
   const auto& [task, modules, solved] = bundle;
-  BundleStatistics none;
-  BundleStatistics& statistics = task->statistics == nullptr ? none : *task->statistics;
+  BundleStatistics& statistics = *task->statistics;
   const auto count = static_cast<std::int64_t>(solved.size());
   Tensor errors = memory.allocate(DType::f64, {count, 2});
   Tensor fingerprints = memory.allocate(DType::i64, {count});

@@ -20,8 +20,8 @@ namespace quern {
 /// measured for it.
 struct BundleTask {
   const BundleUnit* bundle;
-  int owner;  ///< commits it
-  BundleStatistics* statistics;
+  int owner;                     ///< commits it
+  BundleStatistics* statistics;  ///< not null where it is solved
   bool shared =
       false;  ///< every rank has weights and statistics, and solves rows of it; see shares()
 };

@@ -1,31 +1,23 @@
 #include "workers/store/file_skeleton.h"
 
 #include <algorithm>
-#include <array>
 
 #include "workers/store/fletcher32.h"
 
 namespace quern::hdf5 {
-namespace {
-
-constexpr std::array<std::byte, 4096> kZeros{};
-
-}  // namespace
-
 void FileSkeleton::fill(std::span<const StoredChunk> chunks, std::span<const std::byte> array) {
   for (const StoredChunk& chunk : chunks) {
     chunks_.push_back({chunk, array.subspan(chunk.array_begin, chunk.array_bytes)});
   }
 }
 
-/// Data, zeros up to the size of a chunk, checksum.
-void FileSkeleton::append(Pieces& pieces, Chunk& chunk) {
-  std::size_t zeros = chunk.place.stored_bytes - kChecksumBytes - chunk.data.size();
-  chunk.checksum = fletcher32(chunk.data, zeros);
+/// Data, zeros up to the size of a chunk, checksum. libhdf5 left nothing where the zeros are.
+void FileSkeleton::append(Pieces& pieces, Chunk& chunk) const {
+  const std::uint64_t data_end = chunk.place.file_begin + chunk.data.size();
+  const std::uint64_t end = chunk.place.file_begin + chunk.place.stored_bytes - kChecksumBytes;
+  chunk.checksum = fletcher32(chunk.data, end - data_end);
   pieces.push_back(chunk.data);
-  for (; zeros > 0; zeros -= pieces.back().size()) {
-    pieces.push_back(std::span(kZeros).first(std::min(zeros, kZeros.size())));
-  }
+  structure_.view(data_end, end, pieces);
   pieces.push_back(std::as_bytes(std::span(&chunk.checksum, 1)));
 }
 

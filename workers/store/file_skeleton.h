@@ -38,7 +38,7 @@ class FileSkeleton {
     std::uint32_t checksum = 0;
   };
 
-  static void append(Pieces& pieces, Chunk& chunk);
+  void append(Pieces& pieces, Chunk& chunk) const;
 
   SparseBytes structure_;
   std::vector<Chunk> chunks_;

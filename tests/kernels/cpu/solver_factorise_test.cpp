@@ -121,6 +121,10 @@ TEST_F(Factorise, DampingGrowsUntilTheFactorExists) {
   EXPECT_DOUBLE_EQ(factorise(singular, ActOrder::none, -1, {.fraction = 0.0, .max_fraction = 1.0})
                        .damping_fraction,
                    1e-4);
+  // A fraction above the largest one is not tried, however sound H is.
+  EXPECT_THROW(
+      factorise(square({8, 2, 2, 4}), ActOrder::none, -1, {.fraction = 0.02, .max_fraction = 0.01}),
+      InputError);
 }
 
 TEST_F(Factorise, RefusesDamagedStatistics) {

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
+#include "kernels/memory.h"
 #include "kernels/solver.h"
 
 namespace quern {
@@ -34,8 +36,14 @@ struct DiagonalSummary {
 /// overflow: that of the GramView. Throws as Solver::factorise does.
 DiagonalSummary summarise_diagonal(std::span<const double> diagonal, std::int64_t overflow);
 
-/// The fraction to try after `fraction` has failed; throws InputError where none is left.
-double next_damping(double fraction, const Damping& damping);
+/// The least fraction of `damping` that suffices, as Damping says; suffices(fraction) tries one.
+/// Throws InputError where none does.
+double least_damping(const Damping& damping, const std::function<bool(double)>& suffices);
+
+/// The result of rounding `rows` of a module of shape [N, K]: the other rows are 0, those in range
+/// and group_of [K] are to be written.
+QuantizedTensor allocate_result(Memory& memory, const Shape& module, std::int64_t groups,
+                                const RowRange& rows);
 
 /// Throws InputError: rows [first, end) need a scale that float16 does not have.
 [[noreturn]] void refuse_rows(std::int64_t first, std::int64_t end);

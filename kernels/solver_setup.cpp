@@ -1,4 +1,4 @@
-#include "kernels/solve_order.h"
+#include "kernels/solver_setup.h"
 
 #include <fmt/format.h>
 
@@ -84,14 +84,26 @@ DiagonalSummary summarise_diagonal(std::span<const double> diagonal, std::int64_
   return summary;
 }
 
-double next_damping(double fraction, const Damping& damping) {
+double least_damping(const Damping& damping, const std::function<bool(double)>& suffices) {
   constexpr double kFirstGrowth = 1e-4;
-  const double next = std::max(2.0 * fraction, kFirstGrowth);
-  if (next <= damping.max_fraction) return next;
+  for (double fraction = damping.fraction; fraction <= damping.max_fraction;
+       fraction = std::max(2.0 * fraction, kFirstGrowth)) {
+    if (suffices(fraction)) return fraction;
+  }
   throw InputError(fmt::format(
       "factorise: H is not positive definite even with {} of its mean diagonal added; the "
       "statistics are damaged: check the model, or use more calibration text",
       damping.max_fraction));
+}
+
+QuantizedTensor allocate_result(Memory& memory, const Shape& module, std::int64_t groups,
+                                const RowRange& rows) {
+  QuantizedTensor result{
+      memory.allocate(DType::u8, module), memory.allocate(DType::f16, {groups, module[0]}),
+      memory.allocate(DType::u8, {groups, module[0]}), memory.allocate(DType::i32, {module[1]})};
+  if (rows.count() == module[0]) return result;
+  for (Tensor* part : {&result.codes, &result.scales, &result.zeros}) memory.clear(part->view());
+  return result;
 }
 
 void refuse_rows(std::int64_t first, std::int64_t end) {
