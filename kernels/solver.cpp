@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/core/error.h"
@@ -45,14 +46,30 @@ void check_group_size(const char* operation, std::int64_t group_size) {
                                operation, group_size));
 }
 
-void check_range(const char* operation, const RowRange& range, std::int64_t rows) {
+/// The part of `range` that `rows` rows have.
+RowRange checked_range(const char* operation, const RowRange& range, std::int64_t rows) {
   const std::int64_t slice = Solver::row_slice(rows);
   const auto at_slice = [&](std::int64_t row) { return row == rows || row % slice == 0; };
-  if (range.begin >= 0 && range.count() >= 0 && at_slice(range.begin) && at_slice(range.end)) {
-    return;
+  const RowRange inside{std::min(range.begin, rows), std::min(range.end, rows)};
+  if (inside.begin >= 0 && inside.count() >= 0 && at_slice(inside.begin) && at_slice(inside.end)) {
+    return inside.count() == 0 ? RowRange{0, 0} : inside;
   }
   throw ShapeError(fmt::format("{}: rows {} to {} of {}; expected multiples of {}, or the end",
                                operation, range.begin, range.end, rows, slice));
+}
+
+/// The modules of an input, with ranges that lie within them.
+std::vector<GridModule> checked(const char* operation, std::span<const GridModule> modules) {
+  std::vector<GridModule> result(modules.begin(), modules.end());
+  for (GridModule& module : result) {
+    check_matrix(operation, "weight", module.weight);
+    check(operation, "weight", module.weight, module.weight.dtype,
+          {module.weight.shape[0], result.front().weight.shape[1]});
+    check_bits(operation, module.grid.bits);
+    check_group_size(operation, module.grid.group_size);
+    module.rows = checked_range(operation, module.rows, module.weight.shape[0]);
+  }
+  return result;
 }
 
 /// [words, N] holds K codes of `bits` bits each in 32-bit words along K.
@@ -93,30 +110,27 @@ std::int64_t Solver::row_slice(std::int64_t rows) noexcept {
   return std::max<std::int64_t>(1, (rows + parts * kUnit - 1) / (parts * kUnit)) * kUnit;
 }
 
-QuantizedTensor Solver::gptq(ConstTensorView weight, const HessianFactor& factor,
-                             const GridSpec& grid, const RowRange& rows) {
-  check_matrix("gptq", "weight", weight);
-  const std::int64_t columns = weight.shape[1];
+std::vector<QuantizedTensor> Solver::gptq(std::span<const GridModule> modules,
+                                          const HessianFactor& factor) {
+  if (modules.empty()) return {};
+  const std::vector<GridModule> sound = checked("gptq", modules);
+  const std::int64_t columns = sound.front().weight.shape[1];
   check("gptq", "factor.feedback", factor.feedback.view(), DType::f64, {columns, columns});
   check("gptq", "factor.diagonal", factor.diagonal.view(), DType::f64, {columns});
   check("gptq", "factor.order", factor.order.view(), DType::i32, {columns});
   check("gptq", "factor.weight", factor.weight.view(), DType::f64, {columns});
-  check_bits("gptq", grid.bits);
-  check_group_size("gptq", grid.group_size);
-  const RowRange range = rows.within(weight.shape[0]);
-  check_range("gptq", range, weight.shape[0]);
-  return do_gptq(weight, factor, grid, range.count() == 0 ? RowRange{0, 0} : range);
+  return do_gptq(sound, factor);
 }
 
-QuantizedTensor Solver::round_to_nearest(ConstTensorView weight, const GridSpec& grid,
-                                         std::optional<ConstTensorView> column_weight) {
-  check_matrix("round_to_nearest", "weight", weight);
-  check_bits("round_to_nearest", grid.bits);
-  check_group_size("round_to_nearest", grid.group_size);
+std::vector<QuantizedTensor> Solver::round_to_nearest(
+    std::span<const GridModule> modules, std::optional<ConstTensorView> column_weight) {
+  if (modules.empty()) return {};
+  const std::vector<GridModule> sound = checked("round_to_nearest", modules);
   if (column_weight) {
-    check("round_to_nearest", "column_weight", *column_weight, DType::f64, {weight.shape[1]});
+    check("round_to_nearest", "column_weight", *column_weight, DType::f64,
+          {sound.front().weight.shape[1]});
   }
-  return do_round_to_nearest(weight, grid, column_weight);
+  return do_round_to_nearest(sound, column_weight);
 }
 
 void Solver::dequantize(const QuantizedTensor& quantized, TensorView out) {

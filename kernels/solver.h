@@ -1,9 +1,11 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
 
 #include "kernels/core/tensor.h"
 #include "kernels/statistics_ops.h"
@@ -29,10 +31,6 @@ struct RowRange {
   std::int64_t begin = 0;
   std::int64_t end = std::numeric_limits<std::int64_t>::max();
 
-  /// The part of it that `rows` rows have.
-  RowRange within(std::int64_t rows) const noexcept {
-    return {std::min(begin, rows), std::min(end, rows)};
-  }
   std::int64_t count() const noexcept { return end - begin; }
 };
 
@@ -76,6 +74,14 @@ struct QuantizedTensor {
   Tensor group_of;  ///< [K] i32: g_idx
 };
 
+/// A module to be put on a grid.
+struct GridModule {
+  std::string_view name;   ///< for error messages
+  ConstTensorView weight;  ///< [N, K], any plain float type
+  GridSpec grid;
+  RowRange rows = {};  ///< to be solved, the others' codes, scales and zeros are 0
+};
+
 /// Solvers of one device. Synchronous where they return host values (factorise), otherwise
 /// asynchronous. ShapeError on views that do not fit.
 class Solver {
@@ -89,29 +95,28 @@ class Solver {
   HessianFactor factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
                           const Damping& damping);
 
-  /// GPTQ (Frantar et al. 2022) by the single factor: column j is rounded at
-  /// w_j + sum_{i<j} (w_i - q_i) S_ij, in blocks of at most 128 columns. weight [N, K], any plain
-  /// float type. Scales are rounded to f16 before codes are chosen against them.
+  /// GPTQ (Frantar et al. 2022) of modules that read one input, by its single factor: column j is
+  /// rounded at w_j + sum_{i<j} (w_i - q_i) S_ij, in blocks of at most 128 columns. Results in the
+  /// order of the modules. Scales are rounded to f16 before codes are chosen against them.
   /// A group's range is that of its weights as updated by the columns before it. The weighted
   /// search solves groups of up to 128 columns with each candidate and compares the errors that
   /// these really leave; larger groups are rounded plainly and weighted with R_jj^2.
   /// code = clamp(round(target / scale) + zero), ties to even. Throws InputError if a scale
   /// exceeds the f16 range (huge, infinite or NaN weights), InternalError if a group_aware order
   /// was made for another group size.
-  /// rows: only these are solved, the others' codes, scales and zeros are 0; group_of is whole. It
-  /// begins and ends at multiples of row_slice(N) or at N, or is empty: then a row's result is the
-  /// same in any range.
-  QuantizedTensor gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid,
-                       const RowRange& rows = {});
+  /// A range of rows begins and ends at multiples of row_slice(N) or at N, or is empty: then a
+  /// row's result is the same in any range and beside any other modules.
+  std::vector<QuantizedTensor> gptq(std::span<const GridModule> modules,
+                                    const HessianFactor& factor);
 
   /// Rows of a module of `rows` rows that are solved by one processor at least: a multiple of 64
   /// near an eighth of a large module, a quarter of any other.
   static std::int64_t row_slice(std::int64_t rows) noexcept;
 
-  /// Round to nearest on the same grid. column_weight [K] f64 weighs the scale search; ones if
-  /// absent.
-  QuantizedTensor round_to_nearest(ConstTensorView weight, const GridSpec& grid,
-                                   std::optional<ConstTensorView> column_weight);
+  /// Round to nearest on the same grids, of modules that read one input. column_weight [K] f64
+  /// weighs the scale search; ones if absent.
+  std::vector<QuantizedTensor> round_to_nearest(std::span<const GridModule> modules,
+                                                std::optional<ConstTensorView> column_weight);
 
   /// out [N, K] f32 = scales[g, n] * (codes[n, k] - zeros[g, n]), g = group_of[k], exactly.
   void dequantize(const QuantizedTensor& quantized, TensorView out);
@@ -131,10 +136,11 @@ class Solver {
  private:
   virtual HessianFactor do_factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
                                      const Damping& damping) = 0;
-  virtual QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor,
-                                  const GridSpec& grid, const RowRange& rows) = 0;
-  virtual QuantizedTensor do_round_to_nearest(ConstTensorView weight, const GridSpec& grid,
-                                              std::optional<ConstTensorView> column_weight) = 0;
+  /// At least one module; ranges lie within them.
+  virtual std::vector<QuantizedTensor> do_gptq(std::span<const GridModule> modules,
+                                               const HessianFactor& factor) = 0;
+  virtual std::vector<QuantizedTensor> do_round_to_nearest(
+      std::span<const GridModule> modules, std::optional<ConstTensorView> column_weight) = 0;
   virtual void do_dequantize(const QuantizedTensor& quantized, TensorView out) = 0;
   virtual void do_quadratic_error(ConstTensorView weight, ConstTensorView quantized,
                                   const GramView& gram, TensorView result) = 0;

@@ -96,21 +96,21 @@ double least_damping(const Damping& damping, const std::function<bool(double)>& 
       damping.max_fraction));
 }
 
-QuantizedTensor allocate_result(Memory& memory, const Shape& module, std::int64_t groups,
-                                const RowRange& rows) {
+QuantizedTensor allocate_result(Memory& memory, const GridModule& module, std::int64_t groups) {
+  const Shape& shape = module.weight.shape;
   QuantizedTensor result{
-      memory.allocate(DType::u8, module), memory.allocate(DType::f16, {groups, module[0]}),
-      memory.allocate(DType::u8, {groups, module[0]}), memory.allocate(DType::i32, {module[1]})};
-  if (rows.count() == module[0]) return result;
+      memory.allocate(DType::u8, shape), memory.allocate(DType::f16, {groups, shape[0]}),
+      memory.allocate(DType::u8, {groups, shape[0]}), memory.allocate(DType::i32, {shape[1]})};
+  if (module.rows.count() == shape[0]) return result;
   for (Tensor* part : {&result.codes, &result.scales, &result.zeros}) memory.clear(part->view());
   return result;
 }
 
-void refuse_rows(std::int64_t first, std::int64_t end) {
+void refuse_rows(const GridModule& module, std::int64_t first, std::int64_t end) {
   throw InputError(fmt::format(
-      "quantize: output rows {} to {} need a scale beyond float16 (65504): their weights are huge, "
-      "infinite or NaN; check the checkpoint, or skip this module with a rule",
-      first, end - 1));
+      "module '{}': output rows {} to {} need a scale beyond float16 (65504): their weights are "
+      "huge, infinite or NaN; check the checkpoint, or skip this module with a rule",
+      module.name, first, std::min(end, module.weight.shape[0]) - 1));
 }
 
 }  // namespace quern

@@ -40,12 +40,11 @@ DiagonalSummary summarise_diagonal(std::span<const double> diagonal, std::int64_
 /// Throws InputError where none does.
 double least_damping(const Damping& damping, const std::function<bool(double)>& suffices);
 
-/// The result of rounding `rows` of a module of shape [N, K]: the other rows are 0, those in range
+/// The result of rounding a module's rows in `groups` groups: the other rows are 0, those in range
 /// and group_of [K] are to be written.
-QuantizedTensor allocate_result(Memory& memory, const Shape& module, std::int64_t groups,
-                                const RowRange& rows);
+QuantizedTensor allocate_result(Memory& memory, const GridModule& module, std::int64_t groups);
 
-/// Throws InputError: rows [first, end) need a scale that float16 does not have.
-[[noreturn]] void refuse_rows(std::int64_t first, std::int64_t end);
+/// Throws InputError: rows [first, end) of the module need a scale that float16 does not have.
+[[noreturn]] void refuse_rows(const GridModule& module, std::int64_t first, std::int64_t end);
 
 }  // namespace quern

@@ -51,7 +51,7 @@ std::vector<Block> cut_blocks(const std::vector<ColumnGroup>& groups) {
 /// Copies the blocks on the diagonal of S, transposed: a column of S is read once for each tile.
 Tensor gather_feedback(Memory& memory, const RowProblem& problem, std::vector<Block>& blocks) {
   if (problem.feedback == nullptr) return {};
-  const std::int64_t columns = problem.weight.shape[1];
+  const std::int64_t columns = problem.module.weight.shape[1];
   Tensor gathered = memory.allocate(DType::f64, {columns, kBlock});
   auto* out = gathered.view().as<double>();
   for (Block& block : blocks) {
@@ -74,7 +74,7 @@ class TileSolver {
              double* work)
       : problem_(problem),
         blocks_(blocks),
-        columns_(problem.weight.shape[1]),
+        columns_(problem.module.weight.shape[1]),
         codes_out_(out.codes.view().as<std::uint8_t>()),
         scales_out_(out.scales.view().as<std::uint16_t>()),
         zeros_out_(out.zeros.view().as<std::uint8_t>()),
@@ -95,7 +95,7 @@ class TileSolver {
   /// False if a scale of the tile is not finite.
   bool solve(std::int64_t first_row) {
     first_row_ = first_row;
-    rows_ = std::min(kLanes, problem_.weight.shape[0] - first_row);
+    rows_ = std::min(kLanes, problem_.module.weight.shape[0] - first_row);
     load_weights();
     std::fill_n(feedback_, columns_ * kLanes, 0.0);
     for (const Block& block : blocks_) {
@@ -126,7 +126,7 @@ class TileSolver {
     std::fill_n(weights_, columns_ * kLanes, 0.0);
     for (std::int64_t begin = 0; begin < rows_; begin += kRows) {
       const std::int64_t count = std::min(kRows, rows_ - begin);
-      const ConstTensorView rows = problem_.weight.rows(first_row_ + begin, count);
+      const ConstTensorView rows = problem_.module.weight.rows(first_row_ + begin, count);
       convert_elems(rows, {reinterpret_cast<std::byte*>(staging), DType::f64, rows.shape}, 0,
                     rows.elems());
       for (std::int64_t j = 0; j < columns_; ++j) {
@@ -179,11 +179,11 @@ class TileSolver {
     }
     if (block.feedback != nullptr && group.begin > 0) expect_targets(&block, group);
     if (problem_.importance != nullptr) lanes.importance = problem_.importance + group.begin;
-    grid_ = choose_grid(lanes, problem_.grid, grid_work_);
+    grid_ = choose_grid(lanes, problem_.module.grid, grid_work_);
     for (std::int64_t row = 0; row < rows_; ++row) {
       const auto lane = static_cast<std::size_t>(row);
       if (!std::isfinite(grid_.scale[lane])) return false;
-      const std::int64_t at = group.index * problem_.weight.shape[0] + first_row_ + row;
+      const std::int64_t at = group.index * problem_.module.weight.shape[0] + first_row_ + row;
       scales_out_[at] = float_to_f16(static_cast<float>(grid_.scale[lane]));
       zeros_out_[at] = static_cast<std::uint8_t>(grid_.zero[lane]);
     }
@@ -258,10 +258,9 @@ void write_group_of(const RowProblem& problem, std::int32_t* group_of) {
 
 QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& problem,
                            int threads) {
-  const std::int64_t rows = problem.weight.shape[0];
-  const std::int64_t columns = problem.weight.shape[1];
+  const std::int64_t columns = problem.module.weight.shape[1];
   const auto groups = static_cast<std::int64_t>(problem.groups.size());
-  QuantizedTensor out = allocate_result(memory, problem.weight.shape, groups, problem.rows);
+  QuantizedTensor out = allocate_result(memory, problem.module, groups);
   write_group_of(problem, out.group_of.view().as<std::int32_t>());
   std::vector<Block> blocks = cut_blocks(problem.groups);
   const Tensor feedback = gather_feedback(memory, problem, blocks);
@@ -270,8 +269,8 @@ QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& p
     largest = std::max(largest, group.end - group.begin);
   }
   scratch.reserve(TileSolver::work_bytes(columns, largest));
-  const std::int64_t first_tile = problem.rows.begin / kLanes;
-  const std::int64_t tiles = (problem.rows.end + kLanes - 1) / kLanes;
+  const std::int64_t first_tile = problem.module.rows.begin / kLanes;
+  const std::int64_t tiles = (problem.module.rows.end + kLanes - 1) / kLanes;
   std::atomic<std::int64_t> first_bad = tiles;
 #pragma omp parallel num_threads(threads)
   {
@@ -285,7 +284,7 @@ QuantizedTensor round_rows(Memory& memory, Scratch& scratch, const RowProblem& p
     }
   }
   if (first_bad < tiles) {
-    refuse_rows(first_bad * kLanes, std::min(rows, (first_bad + 1) * kLanes));
+    refuse_rows(problem.module, first_bad * kLanes, (first_bad + 1) * kLanes);
   }
   return out;
 }

@@ -11,13 +11,11 @@ namespace quern {
 
 /// What is rounded, in which order, and what an error costs.
 struct RowProblem {
-  ConstTensorView weight;               ///< [N, K] plain float
+  const GridModule& module;
   std::span<const std::int32_t> order;  ///< column rounded at each step
   std::vector<ColumnGroup> groups;      ///< covering all steps
   const double* feedback = nullptr;     ///< S [K, K], or none: plain rounding
   const double* importance = nullptr;   ///< [K] by step, or none: ones
-  GridSpec grid;
-  RowRange rows;  ///< that are solved; begins at a multiple of the tile
 };
 
 /// GPTQ, or plain rounding, of the rows in range; the others' results are 0. Throws InputError

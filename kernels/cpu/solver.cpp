@@ -25,31 +25,20 @@ class CpuSolver final : public Solver {
     return factorise_gram(memory_, gram, order, group_size, damping, threads_);
   }
 
-  QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid,
-                          const RowRange& rows) override {
+  std::vector<QuantizedTensor> do_gptq(std::span<const GridModule> modules,
+                                       const HessianFactor& factor) override {
     const std::span order(factor.order.view().as<std::int32_t>(),
-                          static_cast<std::size_t>(weight.shape[1]));
-    return round_rows(
-        memory_, scratch_,
-        {weight, order, groups_in_order(order, factor.act_order, grid.group_size),
-         factor.feedback.view().as<double>(), factor.weight.view().as<double>(), grid, rows},
-        threads_);
+                          static_cast<std::size_t>(factor.order.shape().elems()));
+    return solve_each(modules, order, factor.act_order, factor.feedback.view().as<double>(),
+                      factor.weight.view().as<double>());
   }
 
-  QuantizedTensor do_round_to_nearest(ConstTensorView weight, const GridSpec& grid,
-                                      std::optional<ConstTensorView> column_weight) override {
-    std::vector<std::int32_t> order(static_cast<std::size_t>(weight.shape[1]));
+  std::vector<QuantizedTensor> do_round_to_nearest(
+      std::span<const GridModule> modules, std::optional<ConstTensorView> column_weight) override {
+    std::vector<std::int32_t> order(static_cast<std::size_t>(modules.front().weight.shape[1]));
     std::iota(order.begin(), order.end(), 0);
-    const double* importance = column_weight ? column_weight->as<double>() : nullptr;
-    return round_rows(memory_, scratch_,
-                      {weight,
-                       order,
-                       groups_in_order(order, ActOrder::none, grid.group_size),
-                       nullptr,
-                       importance,
-                       grid,
-                       {0, weight.shape[0]}},
-                      threads_);
+    return solve_each(modules, order, ActOrder::none, nullptr,
+                      column_weight ? column_weight->as<double>() : nullptr);
   }
 
   void do_dequantize(const QuantizedTensor& quantized, TensorView out) override {
@@ -67,6 +56,20 @@ class CpuSolver final : public Solver {
 
   void do_unpack(ConstTensorView words, int bits, TensorView codes) override {
     unpack_codes(words, bits, codes, threads_);
+  }
+
+  std::vector<QuantizedTensor> solve_each(std::span<const GridModule> modules,
+                                          std::span<const std::int32_t> order, ActOrder act_order,
+                                          const double* feedback, const double* importance) {
+    std::vector<QuantizedTensor> results;
+    for (const GridModule& module : modules) {
+      results.push_back(
+          round_rows(memory_, scratch_,
+                     {module, order, groups_in_order(order, act_order, module.grid.group_size),
+                      feedback, importance},
+                     threads_));
+    }
+    return results;
   }
 
   Memory& memory_;

@@ -1,6 +1,7 @@
 #include "kernels/cuda/products.h"
 
 #include "kernels/cuda/errors.h"
+#include "kernels/cuda/lt_product.h"
 
 namespace quern::gpu {
 
@@ -17,6 +18,24 @@ void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a
                   static_cast<int>(b.stride), a.data, static_cast<int>(a.stride), &before, c.data,
                   static_cast<int>(c.stride)),
       "matrix product in float64");
+}
+
+void multiply_chunks_f64(CudaContext& context, const Extents& extents, std::int64_t chunk,
+                         ConstMatrixF64 a, ConstMatrixF64 b, MatrixF64 c) {
+  if (extents.rows == 0 || extents.columns == 0) return;
+  const auto chunks_of = [&](std::int64_t elems, std::int64_t stride) {
+    return LtMatrix{CUDA_R_64F, elems, chunk, stride, chunk * stride};
+  };
+  multiply_lt(context,
+              {.a = b.data,
+               .a_layout = {CUDA_R_64F, extents.columns, extents.depth, b.stride},
+               .b = a.data,
+               .b_layout = chunks_of(extents.depth, a.stride),
+               .c = c.data,
+               .c_layout = chunks_of(extents.columns, c.stride),
+               .accumulate = extents.accumulate,
+               .count = extents.rows / chunk},
+              "matrix product in float64");
 }
 
 void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,

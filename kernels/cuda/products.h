@@ -24,7 +24,14 @@ struct Extents {
 void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a, ConstMatrixF64 b,
                   MatrixF64 c);
 
-/// The same of float32 operands that hold TF32 values, on the tensor cores, summed in float32.
+/// The same, in one launch, by products of `chunk` rows each, whose number divides that of all
+/// rows: how a product rounds may depend on its extents, and so these do not depend on how many
+/// rows there are.
+void multiply_chunks_f64(CudaContext& context, const Extents& extents, std::int64_t chunk,
+                         ConstMatrixF64 a, ConstMatrixF64 b, MatrixF64 c);
+
+/// The same as multiply_f64 of float32 operands that hold TF32 values, on the tensor cores, summed
+/// in float32.
 void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,
                    MatrixPart<const float> b, MatrixPart<float> c);
 

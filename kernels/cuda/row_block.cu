@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/errors.h"
-#include "kernels/cuda/row_block.h"
+#include "kernels/cuda/row_block.cuh"
 #include "kernels/cuda/row_chain.cuh"
 
 namespace quern::gpu {
@@ -16,8 +16,21 @@ struct Larger {
   __device__ double operator()(double a, double b) const { return fmax(a, b); }
 };
 
+__device__ std::int64_t first_panel_row() {
+  return std::int64_t{blockIdx.x} * kRows;
+}
+
 __device__ std::int64_t panel_row() {
-  return std::int64_t{blockIdx.x} * kRows + row_of_thread();
+  return first_panel_row() + row_of_thread();
+}
+
+/// The module of the thread block's rows.
+__device__ const PanelMember& member_of_block(const RowPanel& panel) {
+  int member = 0;
+  while (member + 1 < panel.member_count && first_panel_row() >= panel.members[member + 1].begin) {
+    ++member;
+  }
+  return panel.members[member];
 }
 
 /// Columns of a piece inside its block.
@@ -62,22 +75,23 @@ __device__ void stage_search(const RowPanel& panel, const Piece& piece, SharedBl
 }
 
 /// Writes a grid of the row.
-__device__ void store_grid(const RowPanel& panel, const Grid& grid, std::int64_t group) {
-  const std::int64_t row = panel_row();
-  if (part_of_thread() != 0 || row >= panel.rows) return;
-  const std::int64_t at = group * panel.module_rows + panel.first_row + row;
-  panel.scales[at] = __half_as_ushort(__double2half(grid.scale));
-  panel.zeros[at] = static_cast<std::uint8_t>(grid.zero);
+__device__ void store_grid(const PanelMember& member, const Grid& grid, std::int64_t group) {
+  if (part_of_thread() != 0 || panel_row() >= member.end) return;
+  const std::int64_t row = member.first_row + panel_row() - member.begin;
+  const std::int64_t at = group * member.module_rows + row;
+  member.scales[at] = __half_as_ushort(__double2half(grid.scale));
+  member.zeros[at] = static_cast<std::uint8_t>(grid.zero);
   if (isfinite(grid.scale)) return;
-  atomicMin(reinterpret_cast<unsigned long long*>(panel.first_bad),
-            static_cast<unsigned long long>(panel.first_row + row));
+  atomicMin(reinterpret_cast<unsigned long long*>(member.first_bad),
+            static_cast<unsigned long long>(row));
 }
 
-__device__ Grid stored_grid(const RowPanel& panel, std::int64_t group) {
-  const std::int64_t row = panel.first_row + min(panel_row(), panel.rows - 1);
-  const std::int64_t at = group * panel.module_rows + row;
-  return {static_cast<double>(__half2float(__ushort_as_half(panel.scales[at]))),
-          static_cast<double>(panel.zeros[at])};
+/// Rows beyond the module's have the grid of its last one.
+__device__ Grid stored_grid(const PanelMember& member, std::int64_t group) {
+  const std::int64_t row = member.first_row + min(panel_row(), member.end - 1) - member.begin;
+  const std::int64_t at = group * member.module_rows + row;
+  return {static_cast<double>(__half2float(__ushort_as_half(member.scales[at]))),
+          static_cast<double>(member.zeros[at])};
 }
 
 /// The range of what the columns would be rounded at if none of them caused an error.
@@ -153,24 +167,24 @@ __device__ void round_piece(const RowPanel& panel, const Block& block, const Spa
               });
 }
 
-/// A thread reads one column of each row; rows beyond the panel are zeros.
-__device__ void read_columns(const double* in, std::int64_t stride, std::int64_t rows, int width,
+/// A thread reads one column of each row.
+__device__ void read_columns(const double* in, std::int64_t stride, int width,
                              double (*values)[kValueStride]) {
-  const std::int64_t first = std::int64_t{blockIdx.x} * kRows;
   const int column = static_cast<int>(threadIdx.x);
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
-    const bool inside = column < width && first + row < rows;
-    values[row][column] = inside ? in[(first + row) * stride + column] : 0.0;
+    values[row][column] = column < width ? in[(first_panel_row() + row) * stride + column] : 0.0;
   }
 }
 
 __global__ void __launch_bounds__(kThreads, 3)
-    round_block_kernel(RowPanel panel, Block block, GridRule rule) {
+    round_block_kernel(const __grid_constant__ RowPanel panel, Block block) {
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<SharedBlock*>(memory);
+  const PanelMember& member = member_of_block(panel);
+  const GridRule& rule = member.rule;
   const auto width = static_cast<int>(block.end - block.begin);
-  read_columns(panel.targets + block.begin, panel.columns, panel.rows, width, shared.values);
+  read_columns(panel.targets + block.begin, panel.columns, width, shared.values);
   for (std::int64_t i = 0; i < block.pieces; ++i) {
     const Piece piece = panel.pieces[block.first_piece + i];
     const Span span = span_of(block, piece);
@@ -182,35 +196,41 @@ __global__ void __launch_bounds__(kThreads, 3)
       const Range range = expected_range(panel, block, span, rule, shared);
       grid = rule.searched ? search_group(panel, block, piece, range, rule, shared)
                            : grid_of(range, rule, 1.0);
-      store_grid(panel, grid, piece.index);
+      store_grid(member, grid, piece.index);
     } else {
-      grid = stored_grid(panel, piece.index);
+      grid = stored_grid(member, piece.index);
     }
     round_piece(panel, block, span, grid, rule.top, shared);
   }
   __syncthreads();
-  const std::int64_t first = std::int64_t{blockIdx.x} * kRows;
   const auto column = static_cast<int>(threadIdx.x);
   if (column >= width) return;
+  const std::int64_t first = first_panel_row();
+  double* errors = panel.errors + first * kErrorSteps + column;
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) errors[row * kErrorSteps] = shared.values[row][column];
   const std::int64_t k = panel.order[block.begin + column];
+  std::uint8_t* codes =
+      member.codes + (member.first_row + first - member.begin) * panel.columns + k;
+  const std::int64_t rows = member.end - first;
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
-    if (first + row >= panel.rows) break;
-    panel.errors[(first + row) * kErrorSteps + column] = shared.values[row][column];
-    panel.codes[(panel.first_row + first + row) * panel.columns + k] = shared.codes[row][column];
+    if (row < rows) codes[row * panel.columns] = shared.codes[row][column];
   }
 }
 
-/// Thread x: one step; block y: rows y, y + gridDim.y, ...
+/// Thread x: one step; block y: rows y, y + gridDim.y, ... of the member, then of what follows it.
 template <typename T>
-__global__ void load_kernel(RowPanel panel, const T* weight, double* weights) {
+__global__ void load_kernel(RowPanel panel, PanelMember member, const T* weight) {
   const std::int64_t step = std::int64_t{blockIdx.x} * kFlatThreads + threadIdx.x;
   if (step >= panel.columns) return;
-  const std::int64_t k = panel.order[step];
-  for (std::int64_t row = blockIdx.y; row < panel.rows; row += gridDim.y) {
-    const double value = to_double(weight[(panel.first_row + row) * panel.columns + k]);
-    weights[row * panel.columns + step] = value;
-    panel.targets[row * panel.columns + step] = value;
+  const T* column = weight + member.first_row * panel.columns + panel.order[step];
+  const std::int64_t rows = member.end - member.begin;
+  const std::int64_t padded = (rows + kChunkRows - 1) / kChunkRows * kChunkRows;
+  for (std::int64_t row = blockIdx.y; row < padded; row += gridDim.y) {
+    const double value = row < rows ? to_double(column[row * panel.columns]) : 0.0;
+    panel.weights[(member.begin + row) * panel.columns + step] = value;
+    panel.targets[(member.begin + row) * panel.columns + step] = value;
   }
 }
 
@@ -226,14 +246,15 @@ __global__ void begin_expected_kernel(RowPanel panel, Piece group) {
 }
 
 /// Rows as in round_block_kernel.
-__global__ void __launch_bounds__(kThreads) drift_kernel(RowPanel panel, Piece group, Block block) {
+__global__ void __launch_bounds__(kThreads)
+    drift_kernel(const __grid_constant__ RowPanel panel, Piece group, Block block) {
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<SharedBlock*>(memory);
   ChainOperands& operands = shared.operands.chain;
   const std::int64_t length = group.group_end - group.group_begin;
   const auto width = static_cast<int>(block.end - block.begin);
   double* in_group = panel.expected + (block.begin - group.group_begin);
-  read_columns(in_group, length, panel.rows, width, shared.values);
+  read_columns(in_group, length, width, shared.values);
   stage_chain(panel, block.begin, 0, width, operands);
   __syncthreads();
   solve_chain(panel, block.begin, {0, width, width}, operands,
@@ -242,10 +263,10 @@ __global__ void __launch_bounds__(kThreads) drift_kernel(RowPanel panel, Piece g
                 return Outcome{weight - target, target};
               });
   __syncthreads();
-  const std::int64_t first = std::int64_t{blockIdx.x} * kRows;
+  const std::int64_t first = first_panel_row();
   const auto column = static_cast<int>(threadIdx.x);
   if (column >= width) return;
-  for (int row = 0; row < kRows && first + row < panel.rows; ++row) {
+  for (int row = 0; row < kRows; ++row) {
     const double expected = shared.values[row][column];
     in_group[(first + row) * length + column] = expected;
     panel.errors[(first + row) * kErrorSteps + column] = operands.weights[row][column] - expected;
@@ -254,9 +275,11 @@ __global__ void __launch_bounds__(kThreads) drift_kernel(RowPanel panel, Piece g
 
 /// Eight lanes per row, as in round_block_kernel; they load a column each and try it on all.
 __global__ void __launch_bounds__(kThreads)
-    large_group_kernel(RowPanel panel, Piece group, GridRule rule) {
+    large_group_kernel(const __grid_constant__ RowPanel panel, Piece group) {
+  const PanelMember& member = member_of_block(panel);
+  const GridRule& rule = member.rule;
   const std::int64_t length = group.group_end - group.group_begin;
-  const double* expected = panel.expected + min(panel_row(), panel.rows - 1) * length;
+  const double* expected = panel.expected + panel_row() * length;
   const double* importance =
       panel.importance == nullptr ? nullptr : panel.importance + group.group_begin;
   Range range;
@@ -284,7 +307,7 @@ __global__ void __launch_bounds__(kThreads)
   };
   Grid grid = grid_of(range, rule, 1.0);
   if (rule.searched) grid = search(range, rule, try_all);
-  store_grid(panel, grid, group.index);
+  store_grid(member, grid, group.index);
 }
 
 /// The launch of a kernel that works on a SharedBlock.
@@ -305,19 +328,18 @@ dim3 grid_over(std::int64_t across, std::int64_t down) {
 
 }  // namespace
 
-void load_panel(CudaContext& context, const RowPanel& panel, ConstTensorView weight,
-                double* weights) {
+void load_member(CudaContext& context, const RowPanel& panel, const PanelMember& member,
+                 ConstTensorView weight) {
   with_plain_float(weight.dtype, [&](auto element) {
     using T = typename decltype(element)::Type;
-    load_kernel<<<grid_over(panel.columns, panel.rows), kFlatThreads, 0, context.stream>>>(
-        panel, weight.as<T>(), weights);
+    const dim3 grid = grid_over(panel.columns, member.end - member.begin);
+    load_kernel<<<grid, kFlatThreads, 0, context.stream>>>(panel, member, weight.as<T>());
   });
   check_launch("quantize");
 }
 
-void round_block(CudaContext& context, const RowPanel& panel, const Block& block,
-                 const GridSpec& grid) {
-  launch_rows(context, round_block_kernel, panel, block, make_rule(grid));
+void round_block(CudaContext& context, const RowPanel& panel, const Block& block) {
+  launch_rows(context, round_block_kernel, panel, block);
 }
 
 void begin_expected(CudaContext& context, const RowPanel& panel, const Piece& group) {
@@ -332,10 +354,8 @@ void drift_block(CudaContext& context, const RowPanel& panel, const Piece& group
   launch_rows(context, drift_kernel, panel, group, Block{begin, end, 0, 0});
 }
 
-void search_large_group(CudaContext& context, const RowPanel& panel, const Piece& group,
-                        const GridSpec& grid) {
-  large_group_kernel<<<block_count(panel.rows, kRows), kThreads, 0, context.stream>>>(
-      panel, group, make_rule(grid));
+void search_large_group(CudaContext& context, const RowPanel& panel, const Piece& group) {
+  large_group_kernel<<<block_count(panel.rows, kRows), kThreads, 0, context.stream>>>(panel, group);
   check_launch("quantize");
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/grid_trial.cuh"
-#include "kernels/cuda/row_block.h"
+#include "kernels/cuda/row_block.cuh"
 
 /// The steps of a block in float64, one after another. A thread block solves 16 rows, a warp four
 /// of them and a lane, like the seven beside it, one. Columns count from the block's first step.
@@ -56,6 +56,8 @@ struct alignas(16) SharedBlock {
 __device__ inline int warp_of_thread() {
   return static_cast<int>(threadIdx.x) / kWarp;
 }
+
+static_assert(kChunkRows % kRows == 0, "a thread block's rows are of one module");
 
 /// The thread's row inside its thread block.
 __device__ inline int row_of_thread() {
@@ -174,8 +176,7 @@ __device__ inline void stage_chain(const RowPanel& panel, std::int64_t origin, i
   if (own < end) {
 #pragma unroll
     for (int row = 0; row < kRows; ++row) {
-      operands.weights[row][own] =
-          first_row + row < panel.rows ? weights[row * panel.columns] : 0.0;
+      operands.weights[row][own] = weights[row * panel.columns];
     }
   }
   const std::int64_t first = origin + begin;

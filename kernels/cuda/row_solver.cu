@@ -1,9 +1,10 @@
 #include <algorithm>
 #include <limits>
+#include <set>
 
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/products.h"
-#include "kernels/cuda/row_block.h"
+#include "kernels/cuda/row_block.cuh"
 #include "kernels/cuda/row_solver.h"
 
 namespace quern::gpu {
@@ -46,22 +47,17 @@ struct Steps {
 };
 
 /// Adds what the errors of `steps` mean for steps [out.begin, out.end) to `to`, whose first column
-/// is step out.begin. How a product rounds may depend on its extents, so those do not depend on how
-/// many rows there are in the panel.
+/// is step out.begin.
 void spread(CudaContext& context, const RowPanel& panel, const Steps& steps, const Steps& out,
             MatrixF64 to) {
-  for (std::int64_t row = 0; row < panel.rows; row += panel.product_rows) {
-    const std::int64_t rows = std::min(panel.product_rows, panel.rows - row);
-    multiply_f64(context, {rows, out.end - out.begin, steps.end - steps.begin, true},
-                 {panel.errors + row * kErrorSteps, kErrorSteps},
-                 {panel.feedback + steps.begin * panel.columns + out.begin, panel.columns},
-                 {to.data + row * to.stride, to.stride});
-  }
+  multiply_chunks_f64(context, {panel.rows, out.end - out.begin, steps.end - steps.begin, true},
+                      kChunkRows, {panel.errors, kErrorSteps},
+                      {panel.feedback + steps.begin * panel.columns + out.begin, panel.columns},
+                      to);
 }
 
 /// The grid of a group larger than a block, before its first block is rounded.
-void start_large_group(CudaContext& context, const RowPanel& panel, const Piece& group,
-                       const GridSpec& grid) {
+void start_large_group(CudaContext& context, const RowPanel& panel, const Piece& group) {
   begin_expected(context, panel, group);
   const std::int64_t length = group.group_end - group.group_begin;
   const bool drifts = panel.feedback != nullptr && group.group_begin > 0;
@@ -72,7 +68,7 @@ void start_large_group(CudaContext& context, const RowPanel& panel, const Piece&
            {panel.expected + (end - group.group_begin), length});
     begin = end;
   }
-  search_large_group(context, panel, group, grid);
+  search_large_group(context, panel, group);
 }
 
 /// Errors of a block are felt at once in the steps up to kErrorSteps from the first block that
@@ -117,95 +113,87 @@ class PanelErrors {
   std::int64_t limit_ = 0;
 };
 
-void solve_panel(CudaContext& context, const RowPanel& panel, const Blocks& cut,
-                 const GridSpec& grid) {
+void solve_panel(CudaContext& context, const RowPanel& panel, const Blocks& cut) {
   PanelErrors errors(context, panel);
   for (const Block& block : cut.blocks) {
     const Piece& first = cut.pieces[static_cast<std::size_t>(block.first_piece)];
     if (first.starts_group() && !first.ends_group()) {
       errors.flush();  // its grid is chosen from all its targets
-      start_large_group(context, panel, first, grid);
+      start_large_group(context, panel, first);
     }
     const RowPanel place = errors.place_for(block);
-    round_block(context, place, block, grid);
+    round_block(context, place, block);
     errors.add(block, place);
   }
 }
 
-/// The next panel of a module's rows: whole slices where one fits, else pieces of one.
-RowRange next_panel(const RowRange& left, std::int64_t slice, std::int64_t most_rows) {
-  const std::int64_t room = slice <= most_rows ? most_rows / slice * slice
-                                               : std::min(most_rows, slice - left.begin % slice);
-  return {left.begin, std::min(left.begin + room, left.end)};
+std::int64_t whole_chunks(std::int64_t rows) {
+  return (rows + kChunkRows - 1) / kChunkRows * kChunkRows;
 }
 
-/// Panels of a module's rows, one after another, with working space of their own.
+/// Fills panels with rows of modules that have the same blocks, and solves them.
 class PanelSolver {
  public:
-  PanelSolver(CudaContext& context, ConstTensorView weight, std::int64_t most_rows,
-              std::int64_t largest_group)
-      : context_(context), weight_(weight) {
-    const std::int64_t columns = weight.shape[1];
-    Memory& memory = context.memory;
-    weights_ = memory.allocate(DType::f64, {most_rows, columns});
-    targets_ = memory.allocate(DType::f64, {most_rows, columns});
-    errors_ = memory.allocate(DType::f64, {most_rows, kErrorSteps});
-    if (largest_group > kBlockSteps) {
-      expected_ = memory.allocate(DType::f64, {most_rows, largest_group});
+  /// rows: of all modules, each up to whole chunks. cut: outlives this object.
+  PanelSolver(CudaContext& context, const RowProblem& problem, const Blocks& cut,
+              const Piece* pieces, std::int64_t rows)
+      : context_(context), cut_(cut) {
+    panel_.columns = static_cast<std::int64_t>(problem.steps.size());
+    panel_.feedback = problem.feedback;
+    panel_.importance = problem.importance;
+    panel_.order = problem.order;
+    panel_.pieces = pieces;
+    const std::int64_t chunks =
+        std::max<std::int64_t>(1, kPanelElems / panel_.columns / kChunkRows);
+    most_rows_ = std::min(chunks * kChunkRows, rows);
+    panel_.weights = allocate(weights_, panel_.columns);
+    panel_.targets = allocate(targets_, panel_.columns);
+    panel_.errors = allocate(errors_, kErrorSteps);
+    if (cut.largest_group > kBlockSteps) panel_.expected = allocate(expected_, cut.largest_group);
+  }
+
+  void add(const GridModule& module, QuantizedTensor& out, std::int64_t* first_bad) {
+    for (RowRange left = module.rows; left.count() > 0;) {
+      if (panel_.rows == most_rows_ || panel_.member_count == kMostMembers) solve();
+      const std::int64_t rows = std::min(left.count(), most_rows_ - panel_.rows);
+      PanelMember& member = panel_.members[panel_.member_count++];
+      member = {.begin = panel_.rows,
+                .end = panel_.rows + rows,
+                .first_row = left.begin,
+                .module_rows = module.weight.shape[0],
+                .rule = grid::make_rule(module.grid),
+                .codes = out.codes.view().as<std::uint8_t>(),
+                .scales = out.scales.view().as<std::uint16_t>(),
+                .zeros = out.zeros.view().as<std::uint8_t>(),
+                .first_bad = first_bad};
+      load_member(context_, panel_, member, module.weight);
+      panel_.rows += whole_chunks(rows);
+      left.begin += rows;
     }
   }
 
-  void solve(RowPanel panel, const Blocks& cut, const GridSpec& grid) {
-    auto* weights = weights_.view().as<double>();
-    panel.weights = weights;
-    panel.targets = targets_.view().as<double>();
-    panel.errors = errors_.view().as<double>();
-    panel.expected = expected_.view().as<double>();
-    load_panel(context_, panel, weight_, weights);
-    solve_panel(context_, panel, cut, grid);
+  /// Solves what was added.
+  void solve() {
+    if (panel_.rows > 0) solve_panel(context_, panel_, cut_);
+    panel_.rows = 0;
+    panel_.member_count = 0;
   }
 
  private:
+  double* allocate(Tensor& tensor, std::int64_t columns) const {
+    tensor = context_.memory.allocate(DType::f64, {most_rows_, columns});
+    return tensor.view().as<double>();
+  }
+
   CudaContext& context_;
-  ConstTensorView weight_;
+  const Blocks& cut_;
+  RowPanel panel_{};
+  std::int64_t most_rows_;
   Tensor weights_;
   Tensor targets_;
   Tensor errors_;
   Tensor expected_;
 };
-
-/// What the panels of a problem have in common.
-RowPanel panel_of(const RowProblem& problem, QuantizedTensor& out, const Piece* pieces,
-                  TensorView first_bad) {
-  RowPanel panel{};
-  panel.columns = problem.weight.shape[1];
-  panel.module_rows = problem.weight.shape[0];
-  panel.feedback = problem.feedback;
-  panel.importance = problem.importance;
-  panel.order = problem.order;
-  panel.pieces = pieces;
-  panel.codes = out.codes.view().as<std::uint8_t>();
-  panel.scales = out.scales.view().as<std::uint16_t>();
-  panel.zeros = out.zeros.view().as<std::uint8_t>();
-  panel.first_bad = first_bad.as<std::int64_t>();
-  return panel;
-}
-
-void solve_rows(CudaContext& context, const RowProblem& problem, const Blocks& cut,
-                RowPanel panel) {
-  const std::int64_t slice = Solver::row_slice(panel.module_rows);
-  const std::int64_t most_rows = std::max<std::int64_t>(1, kPanelElems / panel.columns);
-  panel.product_rows = std::min(slice, most_rows);
-  PanelSolver solver(context, problem.weight, std::min(most_rows, problem.rows.count()),
-                     cut.largest_group);
-  for (RowRange left = problem.rows; left.count() > 0;) {
-    const RowRange next = next_panel(left, slice, most_rows);
-    panel.rows = next.count();
-    panel.first_row = next.begin;
-    solver.solve(panel, cut, problem.grid);
-    left.begin = next.end;
-  }
-}
 
 /// group_of[order[j]] = index of the group of step j. One thread per step of a piece.
 __global__ void group_kernel(const Piece* pieces, const std::int32_t* order,
@@ -216,34 +204,58 @@ __global__ void group_kernel(const Piece* pieces, const std::int32_t* order,
   }
 }
 
+/// The modules with one group size. first_bad [all modules of the problem].
+void round_alike(CudaContext& context, const RowProblem& problem, std::int64_t group_size,
+                 TensorView first_bad, std::span<QuantizedTensor> results) {
+  const std::vector<ColumnGroup> groups =
+      groups_in_order(problem.steps, problem.act_order, group_size);
+  const Blocks cut = cut_blocks(groups);
+  const auto piece_bytes = std::as_bytes(std::span(cut.pieces));
+  Tensor pieces =
+      context.memory.allocate(DType::u8, {static_cast<std::int64_t>(piece_bytes.size())});
+  context.memory.upload(piece_bytes, pieces.view());
+  const auto* piece_list = reinterpret_cast<const Piece*>(pieces.view().data);
+  std::int64_t rows = 0;
+  for (const GridModule& module : problem.modules) {
+    if (module.grid.group_size == group_size) rows += whole_chunks(module.rows.count());
+  }
+  PanelSolver solver(context, problem, cut, piece_list, rows);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    const GridModule& module = problem.modules[i];
+    if (module.grid.group_size != group_size) continue;
+    QuantizedTensor& out = results[i];
+    out = allocate_result(context.memory, module, static_cast<std::int64_t>(groups.size()));
+    group_kernel<<<static_cast<unsigned>(cut.pieces.size()), kBlockSteps, 0, context.stream>>>(
+        piece_list, problem.order, out.group_of.view().as<std::int32_t>());
+    check_launch("quantize");
+    solver.add(module, out, first_bad.as<std::int64_t>() + i);
+  }
+  solver.solve();
+}
+
 }  // namespace
 
-QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem) {
+std::vector<QuantizedTensor> round_rows(CudaContext& context, const RowProblem& problem) {
   Memory& memory = context.memory;
-  const std::int64_t rows = problem.weight.shape[0];
-  const std::int64_t columns = problem.weight.shape[1];
-  const auto groups = static_cast<std::int64_t>(problem.groups.size());
-  QuantizedTensor out = allocate_result(memory, problem.weight.shape, groups, problem.rows);
-  const Blocks cut = cut_blocks(problem.groups);
-  const auto piece_bytes = std::as_bytes(std::span(cut.pieces));
-  Tensor pieces = memory.allocate(DType::u8, {static_cast<std::int64_t>(piece_bytes.size())});
-  memory.upload(piece_bytes, pieces.view());
-  std::vector<std::int64_t> first_bad{std::numeric_limits<std::int64_t>::max()};
-  Tensor bad = memory.allocate(DType::i64, {1});
+  const std::size_t count = problem.modules.size();
+  std::vector<std::int64_t> first_bad(count, std::numeric_limits<std::int64_t>::max());
+  Tensor bad = memory.allocate(DType::i64, {static_cast<std::int64_t>(count)});
   memory.upload(std::as_bytes(std::span(first_bad)), bad.view());
-  const auto* piece_list = reinterpret_cast<const Piece*>(pieces.view().data);
-  group_kernel<<<static_cast<unsigned>(cut.pieces.size()), kBlockSteps, 0, context.stream>>>(
-      piece_list, problem.order, out.group_of.view().as<std::int32_t>());
-  check_launch("quantize");
-
-  solve_rows(context, problem, cut, panel_of(problem, out, piece_list, bad.view()));
+  std::set<std::int64_t> group_sizes;
+  for (const GridModule& module : problem.modules) group_sizes.insert(module.grid.group_size);
+  std::vector<QuantizedTensor> results(count);
+  for (const std::int64_t group_size : group_sizes) {
+    round_alike(context, problem, group_size, bad.view(), results);
+  }
   memory.download(bad.view(), std::as_writable_bytes(std::span(first_bad)));
   memory.synchronize();
-  if (first_bad[0] < rows) {
-    const std::int64_t first = first_bad[0] / kRowsNamed * kRowsNamed;
-    refuse_rows(first, std::min(rows, first + kRowsNamed));
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int64_t first = first_bad[i] / kRowsNamed * kRowsNamed;
+    if (first < problem.modules[i].weight.shape[0]) {
+      refuse_rows(problem.modules[i], first, first + kRowsNamed);
+    }
   }
-  return out;
+  return results;
 }
 
 }  // namespace quern::gpu

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -9,20 +10,20 @@
 
 namespace quern::gpu {
 
-/// What is rounded, in which order, and what an error costs. Pointers are the device's.
+/// What is rounded, in which order, and what an error costs. Pointers are the device's but for
+/// `steps`.
 struct RowProblem {
-  ConstTensorView weight;               ///< [N, K] plain float
-  const std::int32_t* order = nullptr;  ///< [K] column rounded at each step
-  std::vector<ColumnGroup> groups;      ///< covering all steps
-  const double* feedback = nullptr;     ///< S [K, K], or none: plain rounding
-  const double* importance = nullptr;   ///< [K] by step, or none: ones
-  GridSpec grid;
-  RowRange rows;  ///< that are solved; begins at a multiple of Solver::row_slice
+  std::span<const GridModule> modules;  ///< of one input
+  std::span<const std::int32_t> steps;  ///< column rounded at each step
+  const std::int32_t* order = nullptr;  ///< the same
+  ActOrder act_order = ActOrder::none;
+  const double* feedback = nullptr;    ///< S [K, K], or none: plain rounding
+  const double* importance = nullptr;  ///< [K] by step, or none: ones
 };
 
-/// GPTQ, or plain rounding, of the rows in range, in float64; the others' results are 0.
-/// Synchronises once, at the end. Throws InputError where a group's weights do not fit the float16
-/// range of scales.
-QuantizedTensor round_rows(CudaContext& context, const RowProblem& problem);
+/// GPTQ, or plain rounding, of the modules' rows in range, in float64, side by side; the others'
+/// results are 0. Synchronises once, at the end. Throws InputError where a group's weights do not
+/// fit the float16 range of scales.
+std::vector<QuantizedTensor> round_rows(CudaContext& context, const RowProblem& problem);
 
 }  // namespace quern::gpu

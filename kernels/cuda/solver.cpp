@@ -21,32 +21,26 @@ class CudaSolver final : public Solver {
     return factorise_gram(context_, gram, order, group_size, damping);
   }
 
-  QuantizedTensor do_gptq(ConstTensorView weight, const HessianFactor& factor, const GridSpec& grid,
-                          const RowRange& rows) override {
+  std::vector<QuantizedTensor> do_gptq(std::span<const GridModule> modules,
+                                       const HessianFactor& factor) override {
     // Only a group-aware order has to be looked at to know its groups.
-    std::vector<std::int32_t> order = ascending(weight.shape[1]);
+    std::vector<std::int32_t> steps = ascending(factor.order.shape()[0]);
     if (factor.act_order == ActOrder::group_aware) {
-      context_.memory.download(factor.order.view(), std::as_writable_bytes(std::span(order)));
+      context_.memory.download(factor.order.view(), std::as_writable_bytes(std::span(steps)));
       context_.memory.synchronize();
     }
-    return round_rows(context_, {weight, factor.order.view().as<std::int32_t>(),
-                                 groups_in_order(order, factor.act_order, grid.group_size),
-                                 factor.feedback.view().as<double>(),
-                                 factor.weight.view().as<double>(), grid, rows});
+    return round_rows(context_,
+                      {modules, steps, factor.order.view().as<std::int32_t>(), factor.act_order,
+                       factor.feedback.view().as<double>(), factor.weight.view().as<double>()});
   }
 
-  QuantizedTensor do_round_to_nearest(ConstTensorView weight, const GridSpec& grid,
-                                      std::optional<ConstTensorView> column_weight) override {
-    const std::vector<std::int32_t> order = ascending(weight.shape[1]);
-    Tensor on_device = context_.memory.allocate(DType::i32, {weight.shape[1]});
-    context_.memory.upload(std::as_bytes(std::span(order)), on_device.view());
-    return round_rows(context_, {weight,
-                                 on_device.view().as<std::int32_t>(),
-                                 groups_in_order(order, ActOrder::none, grid.group_size),
-                                 nullptr,
-                                 column_weight ? column_weight->as<double>() : nullptr,
-                                 grid,
-                                 {0, weight.shape[0]}});
+  std::vector<QuantizedTensor> do_round_to_nearest(
+      std::span<const GridModule> modules, std::optional<ConstTensorView> column_weight) override {
+    const std::vector<std::int32_t> steps = ascending(modules.front().weight.shape[1]);
+    Tensor order = context_.memory.allocate(DType::i32, {modules.front().weight.shape[1]});
+    context_.memory.upload(std::as_bytes(std::span(steps)), order.view());
+    return round_rows(context_, {modules, steps, order.view().as<std::int32_t>(), ActOrder::none,
+                                 nullptr, column_weight ? column_weight->as<double>() : nullptr});
   }
 
   void do_dequantize(const QuantizedTensor& quantized, TensorView out) override {

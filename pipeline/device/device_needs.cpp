@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <limits>
-#include <set>
+#include <map>
 
 namespace quern {
 namespace {
@@ -13,6 +13,8 @@ using Bytes = std::uint64_t;
 // the panels in which solvers go through the rows of a module.
 constexpr Bytes kLibraryBytes = Bytes{192} << 20;
 constexpr Bytes kRowPanelElems = Bytes{1} << 26;
+constexpr Bytes kRowUnit = 64;      // rows of a module are padded to it
+constexpr Bytes kErrorSteps = 512;  // whose errors wait for one product
 constexpr Bytes kErrorPanelElems = Bytes{1} << 25;
 constexpr Bytes kErrorColumns = 1024;
 constexpr Bytes kFactorWorkColumns = 1024;
@@ -68,27 +70,33 @@ Bytes statistics_bytes(const LayerUnit& layer, const QuantizeConfig& config) {
   return most;
 }
 
-/// Factors of H, codes and panels while a bundle is solved, or what measures its error after that.
+/// The panels of modules with so many rows in all, in groups of so many columns.
+Bytes panel_bytes(Bytes k, Bytes rows, std::int64_t group_size) {
+  const Bytes group = group_size < 1 ? k : std::min<Bytes>(k, count(group_size));
+  const Bytes most_rows = std::max(kRowPanelElems / k, kRowUnit);
+  return 8 * std::min(rows, most_rows) * (2 * k + group + kErrorSteps);
+}
+
+/// The factor of H, codes and panels while a bundle is solved, or what measures its error after
+/// that.
 Bytes grid_solver_bytes(const BundleUnit& bundle, const QuantizeConfig& config) {
   const Bytes k = count(bundle.input.features);
   const bool factors = config.method == Method::gptq;
-  std::set<std::int64_t> group_sizes;
+  std::map<std::int64_t, Bytes> rows;  // by group size: those are solved side by side
   Bytes codes = 0;
-  Bytes panel = 0;
   Bytes measure = 0;
   for (const auto& [module, grid] : bundle.modules) {
     const Bytes n = count(module.out_features);
-    group_sizes.insert(grid.group_size);
+    rows[grid.group_size] += (n + kRowUnit - 1) / kRowUnit * kRowUnit;
     codes += n * k + 3 * n * count(group_count(module.in_features, grid.group_size)) + 4 * k;
-    const Bytes rows = std::clamp<Bytes>(kRowPanelElems / k, 1, n);
-    const Bytes group = grid.group_size < 1 ? k : std::min<Bytes>(k, count(grid.group_size));
-    panel = std::max(panel, 8 * rows * (2 * k + 2 * group + 128));
     const Bytes error_rows = std::clamp<Bytes>(kErrorPanelElems / k, 1, n);
     measure = std::max(measure, 6 * n * k + 16 * error_rows * (k + kErrorColumns));
   }
-  const bool several = factors && config.act_order == ActOrder::group_aware;
-  const Bytes matrices = several ? std::max<std::size_t>(1, group_sizes.size()) : 1;
-  const Bytes factor = factors ? 8 * k * (matrices * k + kFactorWorkColumns) : 0;
+  Bytes panel = 0;
+  for (const auto& [group_size, together] : rows) {
+    panel = std::max(panel, panel_bytes(k, together, group_size));
+  }
+  const Bytes factor = factors ? 8 * k * (k + kFactorWorkColumns) : 0;
   return codes + std::max(factor + panel, measure + (factors ? 8 * k * k : 0));
 }
 

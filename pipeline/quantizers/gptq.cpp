@@ -21,27 +21,38 @@ class Gptq final : public Quantizer {
   std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
                                   BundleStatistics& statistics) const override {
     ensure(statistics.gram.has_value(), "H for GPTQ");
-    const GramView gram = statistics.gram->view();
-    std::map<std::int64_t, HessianFactor> factors;  // one, unless group_aware meets two group sizes
-    std::vector<SolvedModule> solved;
-    for (const ModuleTask& task : tasks) {
-      const std::int64_t key = order_ == ActOrder::group_aware ? task.grid.group_size : -1;
-      try {
-        auto factor = factors.find(key);
-        if (factor == factors.end()) {
-          factor =
-              factors.emplace(key, backend.solver().factorise(gram, order_, key, damping_)).first;
-        }
-        solved.push_back({backend.solver().gptq(task.weight, factor->second, task.grid, task.rows),
-                          factor->second.damping_fraction, factor->second.dead_columns});
-      } catch (const InputError& error) {
-        throw InputError(fmt::format("module '{}': {}", task.name, error.what()));
+    // One factor serves all, but a group_aware order is made for one group size.
+    std::map<std::int64_t, std::vector<std::size_t>> alike;
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      alike[order_ == ActOrder::group_aware ? tasks[i].grid.group_size : -1].push_back(i);
+    }
+    std::vector<SolvedModule> solved(tasks.size());
+    for (const auto& [group_size, places] : alike) {
+      std::vector<GridModule> modules;
+      for (const std::size_t i : places) modules.push_back(tasks[i].on_grid());
+      const HessianFactor factor =
+          factorise(backend.solver(), statistics.gram->view(), group_size, modules.front().name);
+      std::vector<QuantizedTensor> tensors = backend.solver().gptq(modules, factor);
+      for (std::size_t i = 0; i < places.size(); ++i) {
+        solved[places[i]] = {.tensor = std::move(tensors[i]),
+                             .damping_fraction = factor.damping_fraction,
+                             .dead_columns = factor.dead_columns};
       }
     }
     return solved;
   }
 
  private:
+  /// module: to name in errors, one of those that read the input.
+  HessianFactor factorise(Solver& solver, const GramView& gram, std::int64_t group_size,
+                          std::string_view module) const {
+    try {
+      return solver.factorise(gram, order_, group_size, damping_);
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("module '{}': {}", module, error.what()));
+    }
+  }
+
   ActOrder order_;
   Damping damping_;
 };

@@ -26,6 +26,8 @@ struct ModuleTask {
   GridSpec grid;  ///< only its bits where values come from codebooks
   OutlierChoice outliers;
   RowRange rows = {};  ///< to be solved; the others stay 0 (only where the method splits_rows())
+
+  GridModule on_grid() const { return {name, weight, grid, rows}; }
 };
 
 /// A module's codes on the device and what its solver says of them.

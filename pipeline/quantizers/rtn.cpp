@@ -9,10 +9,11 @@ class Rtn final : public Quantizer {
 
   std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
                                   BundleStatistics&) const override {
+    std::vector<GridModule> modules;
+    for (const ModuleTask& task : tasks) modules.push_back(task.on_grid());
     std::vector<SolvedModule> solved;
-    for (const ModuleTask& task : tasks) {
-      solved.push_back(
-          {backend.solver().round_to_nearest(task.weight, task.grid, std::nullopt), 0.0, 0});
+    for (QuantizedTensor& tensor : backend.solver().round_to_nearest(modules, std::nullopt)) {
+      solved.push_back({.tensor = std::move(tensor)});
     }
     return solved;
   }

@@ -106,23 +106,28 @@ void factorise(benchmark::State& state) {
   }
 }
 
+/// `modules` modules of one input on the first of `ranks` ranks that share their rows.
 void gptq(benchmark::State& state) {
   const auto backend = open(state);
   if (!backend) return;
   const std::int64_t rows = state.range(0);
   const std::int64_t columns = state.range(1);
+  const auto count = static_cast<std::size_t>(state.range(3));
   const Tensor weight = normal_tensor(*backend, {rows, columns}, 0.02F, 3);
   const Tensor x = normal_tensor(*backend, {kTokens, columns}, 1.0F, 1);
   Gram gram(*backend, x);
   backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
   const HessianFactor factor =
       backend->solver().factorise(gram.view(), ActOrder::none, 128, Damping{});
+  const std::int64_t slice = Solver::row_slice(rows);
+  const std::int64_t share = (rows / state.range(4) + slice - 1) / slice * slice;
   const GridSpec grid{static_cast<int>(state.range(2)), 128, true, ScaleSearch::weighted};
+  const std::vector<GridModule> modules(count, {"m", weight.view(), grid, {0, share}});
   for (auto _ : state) {
-    benchmark::DoNotOptimize(backend->solver().gptq(weight.view(), factor, grid));
+    benchmark::DoNotOptimize(backend->solver().gptq(modules, factor));
     backend->memory().synchronize();
   }
-  report(state, "weights", static_cast<double>(rows * columns));
+  report(state, "weights", static_cast<double>(state.range(3) * std::min(share, rows) * columns));
 }
 
 void cluster(benchmark::State& state) {
@@ -166,12 +171,28 @@ void widths(benchmark::internal::Benchmark* benchmark) {
 }
 
 /// LLaMA-7B's modules and those of a DeepSeek-V3 expert.
+const std::vector<std::vector<std::int64_t>> kShapes = {
+    {4096, 4096}, {11008, 4096}, {4096, 11008}, {2048, 7168}, {7168, 2048}};
+
 void modules(benchmark::internal::Benchmark* benchmark) {
   benchmark->ArgNames({"rows", "columns", "bits"});
-  const std::vector<std::vector<std::int64_t>> shapes = {
-      {4096, 4096}, {11008, 4096}, {4096, 11008}, {2048, 7168}, {7168, 2048}};
-  for (const auto& shape : shapes) {
+  for (const auto& shape : kShapes) {
     for (const std::int64_t bits : {3, 4}) benchmark->Args({shape[0], shape[1], bits});
+  }
+  benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+
+/// Each of them alone, and those of one input together, alone and on one of four ranks.
+void inputs(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgNames({"rows", "columns", "bits", "modules", "ranks"});
+  for (const auto& shape : kShapes) {
+    for (const std::int64_t bits : {3, 4}) benchmark->Args({shape[0], shape[1], bits, 1, 1});
+  }
+  for (const std::int64_t ranks : {1, 4}) {
+    benchmark->Args({4096, 4096, 4, 3, ranks});
+    benchmark->Args({11008, 4096, 4, 2, ranks});
+    benchmark->Args({4096, 11008, 4, 1, ranks});
+    benchmark->Args({2048, 7168, 4, 2, ranks});
   }
   benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
 }
@@ -179,7 +200,7 @@ void modules(benchmark::internal::Benchmark* benchmark) {
 BENCHMARK(accumulate_gram)->Apply(widths);
 BENCHMARK(factorise)->Apply(widths);
 BENCHMARK(accumulate_fisher)->Apply(modules);
-BENCHMARK(gptq)->Apply(modules);
+BENCHMARK(gptq)->Apply(inputs);
 BENCHMARK(cluster)->Apply(modules);
 BENCHMARK(refine)
     ->ArgNames({"rows", "columns", "bits"})

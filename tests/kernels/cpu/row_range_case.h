@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "kernels/solver.h"
+#include "tests/kernels/cpu/solver_case.h"
 
 namespace quern::test {
 
@@ -51,6 +53,33 @@ inline void expect_rows_to_be_solved_apart(std::int64_t rows, const SolveRows& s
   }
   ASSERT_GT(ranges.size(), 5U) << "a module of more than one slice";
   for (const RowRange& range : ranges) expect_rows_of(solve(range), whole, range);
+}
+
+/// Solves modules of one input; tensors in host memory.
+using SolveModules = std::function<std::vector<QuantizedTensor>(std::span<const GridModule>)>;
+
+/// The result of several modules is that of each alone, bit for bit. weights: of the modules in
+/// turn; more modules than are put side by side, with different grids, some of them in part.
+inline void expect_modules_to_be_solved_apart(std::span<const ConstTensorView> weights,
+                                              const SolveModules& solve) {
+  const GridSpec grids[] = {{4, 128}, {3, 128, false}, {2, 32, true, ScaleSearch::absmax}};
+  std::vector<GridModule> modules;
+  for (std::size_t i = 0; i < 11; ++i) {
+    const ConstTensorView& weight = weights[i % weights.size()];
+    modules.push_back({"m", weight, grids[i % 3]});
+    if (i % 4 == 1) modules.back().rows = {0, Solver::row_slice(weight.shape[0])};
+    if (i % 4 == 2) modules.back().rows = {weight.shape[0], weight.shape[0]};
+  }
+  const std::vector<QuantizedTensor> together = solve(modules);
+  ASSERT_EQ(together.size(), modules.size());
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    SCOPED_TRACE(testing::Message() << "module " << i);
+    const std::vector<QuantizedTensor> alone = solve({&modules[i], 1});
+    for (const auto part : {&QuantizedTensor::codes, &QuantizedTensor::scales,
+                            &QuantizedTensor::zeros, &QuantizedTensor::group_of}) {
+      EXPECT_TRUE(same_bytes(together[i].*part, alone.front().*part));
+    }
+  }
 }
 
 }  // namespace quern::test

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "tests/kernels/cpu/one_module.h"
 #include "tests/kernels/cpu/solver_case.h"
 
 namespace quern::test {
@@ -97,7 +98,7 @@ TEST_F(Codes, RoundsToNearestByHand) {
   weight.values = {1.5, -1.5, 0.4, -0.6, 0.5, -0.5, 0.75, 0.0};
   const Tensor tensor = to_tensor(memory_, weight);
   const QuantizedTensor q =
-      solver_->round_to_nearest(tensor.view(), {2, -1, true, ScaleSearch::absmax}, std::nullopt);
+      round_to_nearest(*solver_, tensor.view(), {2, -1, true, ScaleSearch::absmax}, std::nullopt);
   const std::vector<std::uint8_t> expected = {3, 0, 2, 1, 2, 2, 3, 2};
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), q.codes.view().as<std::uint8_t>()));
   EXPECT_EQ(q.scales.view().as<std::uint16_t>()[0], 0x3C00);
@@ -113,7 +114,7 @@ TEST_F(Codes, AsymmetricRangeIncludesZero) {
   weight.values = {1.0, 2.0, 3.0, 1.5, -1.0, 2.0, 0.4, 0.6};
   const Tensor tensor = to_tensor(memory_, weight);
   const QuantizedTensor q =
-      solver_->round_to_nearest(tensor.view(), {2, -1, false, ScaleSearch::absmax}, std::nullopt);
+      round_to_nearest(*solver_, tensor.view(), {2, -1, false, ScaleSearch::absmax}, std::nullopt);
   const std::vector<std::uint8_t> expected = {1, 2, 3, 2, 0, 3, 1, 2};
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), q.codes.view().as<std::uint8_t>()));
   EXPECT_EQ(q.zeros.view().as<std::uint8_t>()[0], 0);
@@ -127,7 +128,7 @@ TEST_F(Codes, ZeroAndTinyGroupsHaveUsableScales) {
     for (const bool symmetric : {true, false}) {
       const Tensor tensor = to_tensor(memory_, weight);
       const QuantizedTensor q =
-          solver_->round_to_nearest(tensor.view(), {4, -1, symmetric, search}, std::nullopt);
+          round_to_nearest(*solver_, tensor.view(), {4, -1, symmetric, search}, std::nullopt);
       EXPECT_GT(f16_to_float(q.scales.view().as<std::uint16_t>()[0]), 0.1F);
       EXPECT_EQ(q.scales.view().as<std::uint16_t>()[1], 1);
       Tensor out = memory_.allocate(DType::f32, {2, 4});
@@ -149,7 +150,7 @@ TEST_F(Codes, SearchUsesTheColumnWeights) {
       GridSpec grid{bits, 64, symmetric, ScaleSearch::absmax};
       const auto costs = [&] {
         const Matrix error = rounding_error(
-            weight, solver_->round_to_nearest(tensor.view(), grid, importance.view()));
+            weight, round_to_nearest(*solver_, tensor.view(), grid, importance.view()));
         Matrix cost(3, weight.rows);
         for (std::int64_t n = 0; n < weight.rows; ++n) {
           for (std::int64_t k = 0; k < 130; ++k) {
@@ -189,9 +190,10 @@ TEST_F(Codes, EveryWeightTypeGivesTheSameCodes) {
     stored[3].view().as<std::uint16_t>()[i] = float_to_bf16(value);
   }
   const GridSpec grid{4, 32, true, ScaleSearch::absmax};
-  const QuantizedTensor reference = solver_->round_to_nearest(stored[0].view(), grid, std::nullopt);
+  const QuantizedTensor reference =
+      round_to_nearest(*solver_, stored[0].view(), grid, std::nullopt);
   for (const Tensor& tensor : stored) {
-    const QuantizedTensor q = solver_->round_to_nearest(tensor.view(), grid, std::nullopt);
+    const QuantizedTensor q = round_to_nearest(*solver_, tensor.view(), grid, std::nullopt);
     EXPECT_TRUE(same_bytes(q.codes, reference.codes)) << dtype_name(tensor.dtype());
     EXPECT_TRUE(same_bytes(q.scales, reference.scales)) << dtype_name(tensor.dtype());
   }
@@ -210,7 +212,7 @@ TEST_F(Codes, QuadraticErrorAgainstLoops) {
     }
     const Tensor tensor = to_tensor(memory_, weight);
     const QuantizedTensor q =
-        solver_->round_to_nearest(tensor.view(), {3, 32, true, ScaleSearch::absmax}, std::nullopt);
+        round_to_nearest(*solver_, tensor.view(), {3, 32, true, ScaleSearch::absmax}, std::nullopt);
     Tensor dense = memory_.allocate(DType::f32, {rows, columns});
     solver_->dequantize(q, dense.view());
     Tensor result = memory_.allocate(DType::f64, {2});

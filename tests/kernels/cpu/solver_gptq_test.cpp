@@ -1,11 +1,14 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "tests/kernels/cpu/one_module.h"
 #include "tests/kernels/cpu/row_range_case.h"
 #include "tests/kernels/cpu/solver_case.h"
+#include "tests/support/message_of.h"
 #include "tests/support/paths.h"
 
 namespace quern::test {
@@ -21,7 +24,7 @@ int compare_with_textbook(const Matrix& weight, const Matrix& hessian, ActOrder 
   GramCase gram = make_gram(memory, hessian);
   const Tensor tensor = to_tensor(memory, weight);
   const HessianFactor factor = solver->factorise(gram.view(), order, grid.group_size, {});
-  const QuantizedTensor ours = solver->gptq(tensor.view(), factor, grid);
+  const QuantizedTensor ours = gptq(*solver, tensor.view(), factor, grid);
   const TextbookResult book = textbook_gptq(weight, gram.h, order, grid, factor.damping_fraction);
 
   const std::int64_t rows = weight.rows;
@@ -150,10 +153,10 @@ TEST_F(Gptq, SameBitsForAnyThreadCount) {
   const Tensor weight = to_tensor(memory_, random_matrix(300, 260, 42, 0.02));
   const HessianFactor factor = solver_->factorise(gram.view(), ActOrder::full, 64, {});
   const GridSpec grid{3, 64, false, ScaleSearch::weighted};
-  const QuantizedTensor one = make_cpu_solver(memory_, 1)->gptq(weight.view(), factor, grid);
+  const QuantizedTensor one = gptq(*make_cpu_solver(memory_, 1), weight.view(), factor, grid);
   for (const int threads : {2, 3}) {
     const QuantizedTensor many =
-        make_cpu_solver(memory_, threads)->gptq(weight.view(), factor, grid);
+        gptq(*make_cpu_solver(memory_, threads), weight.view(), factor, grid);
     EXPECT_TRUE(same_bytes(one.codes, many.codes)) << threads;
     EXPECT_TRUE(same_bytes(one.scales, many.scales)) << threads;
     EXPECT_TRUE(same_bytes(one.zeros, many.zeros)) << threads;
@@ -173,9 +176,9 @@ TEST_F(Gptq, SearchNeverLosesInASingleGroup) {
   for (const int bits : {2, 3, 4, 8}) {
     for (const bool symmetric : {true, false}) {
       GridSpec grid{bits, -1, symmetric, ScaleSearch::absmax};
-      const Matrix plain = rounding_error(weight, solver_->gptq(tensor.view(), factor, grid));
+      const Matrix plain = rounding_error(weight, gptq(*solver_, tensor.view(), factor, grid));
       grid.scale_search = ScaleSearch::weighted;
-      const Matrix searched = rounding_error(weight, solver_->gptq(tensor.view(), factor, grid));
+      const Matrix searched = rounding_error(weight, gptq(*solver_, tensor.view(), factor, grid));
       double before = 0.0;
       double after = 0.0;
       for (std::int64_t n = 0; n < weight.rows; ++n) {
@@ -199,8 +202,8 @@ TEST_F(Gptq, ScaleInvariance) {
   const auto solve = [&] {
     GramCase gram = make_gram(memory_, hessian, 16);
     const Tensor tensor = to_tensor(memory_, weight);
-    return solver_->gptq(tensor.view(), solver_->factorise(gram.view(), ActOrder::full, 32, {}),
-                         grid);
+    return gptq(*solver_, tensor.view(), solver_->factorise(gram.view(), ActOrder::full, 32, {}),
+                grid);
   };
   const QuantizedTensor reference = solve();
   for (double& value : hessian.values) value *= 1024.0;
@@ -224,7 +227,12 @@ TEST_F(Gptq, RefusesWeightsBeyondTheFormat) {
         Matrix weight = random_matrix(70, 40, 72);
         weight(66, 3) = bad;
         const Tensor tensor = to_tensor(memory_, weight);
-        EXPECT_THROW(solver_->gptq(tensor.view(), factor, {4, 32, symmetric, search}), InputError)
+        const Tensor sound = to_tensor(memory_, random_matrix(3, 40, 73));
+        const GridSpec grid{4, 32, symmetric, search};
+        const GridModule modules[] = {{"sound", sound.view(), grid},
+                                      {"wrong", tensor.view(), grid}};
+        const std::string message = message_of<InputError>([&] { solver_->gptq(modules, factor); });
+        EXPECT_THAT(message, testing::StartsWith("module 'wrong': output rows 64 to 69 need"))
             << bad;
       }
     }
@@ -235,10 +243,10 @@ TEST_F(Gptq, RefusesAnOrderMadeForOtherGroups) {
   GramCase gram = make_gram(memory_, correlated_hessian(96, 81));
   const HessianFactor factor = solver_->factorise(gram.view(), ActOrder::group_aware, 32, {});
   const Tensor weight = to_tensor(memory_, random_matrix(2, 96, 82));
-  EXPECT_THROW(solver_->gptq(weight.view(), factor, {.bits = 4, .group_size = 48}), InternalError);
-  EXPECT_THROW(solver_->gptq(weight.view(), factor, {.bits = 9, .group_size = 32}), ShapeError);
+  EXPECT_THROW(gptq(*solver_, weight.view(), factor, {.bits = 4, .group_size = 48}), InternalError);
+  EXPECT_THROW(gptq(*solver_, weight.view(), factor, {.bits = 9, .group_size = 32}), ShapeError);
   const Tensor narrow = to_tensor(memory_, random_matrix(2, 95, 82));
-  EXPECT_THROW(solver_->gptq(narrow.view(), factor, {.bits = 4, .group_size = 32}), ShapeError);
+  EXPECT_THROW(gptq(*solver_, narrow.view(), factor, {.bits = 4, .group_size = 32}), ShapeError);
 }
 
 /// 200 rows are slices of 64, 64, 64 and 8; a group of 160 is larger than a block.
@@ -251,10 +259,26 @@ TEST(GptqRows, AreSolvedApart) {
     for (const ActOrder order : kOrders) {
       const HessianFactor factor = solver->factorise(gram.view(), order, group_size, {});
       expect_rows_to_be_solved_apart(200, [&](const RowRange& rows) {
-        return solver->gptq(weight.view(), factor, {3, group_size}, rows);
+        return gptq(*solver, weight.view(), factor, {3, group_size}, rows);
       });
     }
   }
+}
+
+TEST(GptqModules, AreSolvedApart) {
+  CpuMemory memory;
+  const auto solver = make_cpu_solver(memory, 2);
+  GramCase gram = make_gram(memory, correlated_hessian(200, 55));
+  const Tensor weights[] = {to_tensor(memory, random_matrix(130, 200, 56, 0.02)),
+                            to_tensor(memory, random_matrix(33, 200, 57, 0.5))};
+  const HessianFactor factor = solver->factorise(gram.view(), ActOrder::full, 128, {});
+  const ConstTensorView views[] = {weights[0].view(), weights[1].view()};
+  expect_modules_to_be_solved_apart(
+      views, [&](std::span<const GridModule> modules) { return solver->gptq(modules, factor); });
+  EXPECT_TRUE(solver->gptq({}, factor).empty());
+  const Tensor narrow = to_tensor(memory, random_matrix(4, 199, 58));
+  const GridModule odd[] = {{"a", weights[0].view(), {4, 128}}, {"b", narrow.view(), {4, 128}}};
+  EXPECT_THROW(solver->gptq(odd, factor), ShapeError);
 }
 
 TEST(GptqRows, AreCutAtSlices) {
@@ -269,7 +293,7 @@ TEST(GptqRows, AreCutAtSlices) {
   const HessianFactor factor = solver->factorise(gram.view(), ActOrder::none, -1, {});
   for (const RowRange& rows :
        {RowRange{1, 64}, RowRange{64, 63}, RowRange{0, 129}, RowRange{-64, 64}}) {
-    EXPECT_THROW(solver->gptq(weight.view(), factor, {4, -1}, rows), ShapeError);
+    EXPECT_THROW(gptq(*solver, weight.view(), factor, {4, -1}, rows), ShapeError);
   }
 }
 

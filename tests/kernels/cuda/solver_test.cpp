@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/core/error.h"
+#include "tests/kernels/cpu/one_module.h"
 #include "tests/kernels/cpu/row_range_case.h"
 #include "tests/kernels/cuda/module_case.h"
 
@@ -127,9 +128,9 @@ TEST_P(CudaSolverTest, SolvesLikeTheCpu) {
                                         << grid.symmetric << ", order " << static_cast<int>(order));
         const HessianFactor factor =
             cpu().solver().factorise(h.cpu.view(), order, grid.group_size, kDamping);
-        const QuantizedTensor expected = cpu().solver().gptq(weight.view(), factor, grid);
+        const QuantizedTensor expected = gptq(cpu().solver(), weight.view(), factor, grid);
         const QuantizedTensor actual =
-            cuda().solver().gptq(cuda_weight.view(), moved(cpu(), cuda(), factor), grid);
+            gptq(cuda().solver(), cuda_weight.view(), moved(cpu(), cuda(), factor), grid);
         expect_same_codes(moved(cuda(), cpu(), actual), expected);
       }
     }
@@ -147,11 +148,11 @@ TEST_P(CudaSolverTest, SolvesALargeModuleAsWell) {
       cpu().solver().factorise(h.cpu.view(), ActOrder::none, 128, kDamping);
   const HessianFactor factor =
       cuda().solver().factorise(h.cuda.view(), ActOrder::none, 128, kDamping);
-  const QuantizedTensor actual = cuda().solver().gptq(cuda_weight.view(), factor, grid);
-  const QuantizedTensor again = cuda().solver().gptq(cuda_weight.view(), factor, grid);
+  const QuantizedTensor actual = gptq(cuda().solver(), cuda_weight.view(), factor, grid);
+  const QuantizedTensor again = gptq(cuda().solver(), cuda_weight.view(), factor, grid);
   const QuantizedTensor on_cpu = moved(cuda(), cpu(), actual);
   EXPECT_TRUE(same_bytes(on_cpu.codes, to_cpu(again.codes)));
-  expect_same_codes(on_cpu, cpu().solver().gptq(weight.view(), cpu_factor, grid));
+  expect_same_codes(on_cpu, gptq(cpu().solver(), weight.view(), cpu_factor, grid));
 }
 
 /// Bit for bit, at extents where a product of all rows might be formed in another way than one of
@@ -167,9 +168,29 @@ TEST_P(CudaSolverTest, SolvesRowsApart) {
           cuda().solver().factorise(h.cuda.view(), ActOrder::none, group_size, kDamping);
       expect_rows_to_be_solved_apart(rows, [&](const RowRange& range) {
         return moved(cuda(), cpu(),
-                     cuda().solver().gptq(weight.view(), factor, {4, group_size}, range));
+                     gptq(cuda().solver(), weight.view(), factor, {4, group_size}, range));
       });
     }
+  }
+}
+
+/// Bit for bit: side by side in panels, whose products are batched.
+TEST_P(CudaSolverTest, SolvesModulesApart) {
+  constexpr std::int64_t kColumns = 700;
+  const Tensor weights[] = {to_cuda(cpu_weight(DType::bf16, 520, kColumns, 17)),
+                            to_cuda(cpu_weight(DType::f64, 33, kColumns, 18)),
+                            to_cuda(cpu_weight(DType::f16, 1024, kColumns, 19))};
+  const ConstTensorView views[] = {weights[0].view(), weights[1].view(), weights[2].view()};
+  TwinGram h = gram(kColumns, 20);
+  for (const ActOrder order : {ActOrder::none, ActOrder::full}) {
+    const HessianFactor factor = cuda().solver().factorise(h.cuda.view(), order, 128, kDamping);
+    expect_modules_to_be_solved_apart(views, [&](std::span<const GridModule> modules) {
+      std::vector<QuantizedTensor> results;
+      for (const QuantizedTensor& tensor : cuda().solver().gptq(modules, factor)) {
+        results.push_back(moved(cuda(), cpu(), tensor));
+      }
+      return results;
+    });
   }
 }
 
@@ -188,10 +209,10 @@ TEST_P(CudaSolverTest, RoundsToNearestLikeTheCpu) {
           return weighted ? std::optional(tensor.view()) : std::nullopt;
         };
         const QuantizedTensor expected =
-            cpu().solver().round_to_nearest(weight.view(), grid, at(importance));
+            round_to_nearest(cpu().solver(), weight.view(), grid, at(importance));
         const QuantizedTensor actual =
             moved(cuda(), cpu(),
-                  cuda().solver().round_to_nearest(cuda_weight.view(), grid, at(cuda_importance)));
+                  round_to_nearest(cuda().solver(), cuda_weight.view(), grid, at(cuda_importance)));
         EXPECT_TRUE(same_bytes(actual.codes, expected.codes));
         EXPECT_TRUE(same_bytes(actual.scales, expected.scales));
         EXPECT_TRUE(same_bytes(actual.zeros, expected.zeros));
@@ -207,7 +228,7 @@ TEST_P(CudaSolverTest, RefusesWeightsBeyondFloat16Scales) {
     std::vector<double> values(100 * 40, 0.5);
     values[70 * 40 + 11] = wrong;
     const Tensor weight = to_cuda(store(cpu().memory(), DType::f32, {100, 40}, values));
-    EXPECT_THROW(cuda().solver().round_to_nearest(weight.view(), {}, std::nullopt), InputError);
+    EXPECT_THROW(round_to_nearest(cuda().solver(), weight.view(), {}, std::nullopt), InputError);
   }
 }
 
@@ -216,7 +237,7 @@ TEST_P(CudaSolverTest, PacksUnpacksAndDequantizesToTheSameBytes) {
     for (int bits = 2; bits <= 8; ++bits) {
       const Tensor weight = cpu_weight(DType::bf16, 33, columns, 8);
       const QuantizedTensor quantized =
-          cpu().solver().round_to_nearest(weight.view(), {bits, 32}, std::nullopt);
+          round_to_nearest(cpu().solver(), weight.view(), {bits, 32}, std::nullopt);
       const QuantizedTensor on_cuda = moved(cpu(), cuda(), quantized);
       const Shape words{(columns * bits + 31) / 32, 33};
       Tensor packed = cpu().memory().allocate(DType::i32, words);
