@@ -27,34 +27,11 @@ void expect_activation_type(DType dtype) {
                   dtype_name(dtype)));
 }
 
-UniqueCublas make_cublas(cudaStream_t stream, TensorView workspace) {
-  UniqueCublas handle;
-  check_cuda(cublasCreate(handle.put()), "start cuBLAS");
-  check_cuda(cublasSetStream(handle.get(), stream), "start cuBLAS");
-  check_cuda(cublasSetWorkspace(handle.get(), workspace.data, workspace.bytes()), "start cuBLAS");
-  check_cuda(cublasSetAtomicsMode(handle.get(), CUBLAS_ATOMICS_NOT_ALLOWED), "start cuBLAS");
-  check_cuda(cublasSetMathMode(handle.get(), static_cast<cublasMath_t>(
-                                                 CUBLAS_DEFAULT_MATH |
-                                                 CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
-             "start cuBLAS");
-  return handle;
-}
-
-UniqueCusolver make_cusolver(cudaStream_t stream) {
-  UniqueCusolver handle;
-  check_cuda(cusolverDnCreate(handle.put()), "start cuSOLVER");
-  check_cuda(cusolverDnSetStream(handle.get(), stream), "start cuSOLVER");
-  check_cuda(cusolverDnSetDeterministicMode(handle.get(), CUSOLVER_DETERMINISTIC_RESULTS),
-             "start cuSOLVER");
-  return handle;
-}
-
 std::string describe_numerics(const cudaDeviceProp& device, DType activation) {
   int runtime = 0;
   check_cuda(cudaRuntimeGetVersion(&runtime), "read CUDA version");
   return fmt::format("cuda ({} {}.{}, CUDA {}.{}, {}, {})", device.name, device.major, device.minor,
-                     runtime / 1000, runtime % 1000 / 10, cuda_library_names(),
-                     dtype_name(activation));
+                     runtime / 1000, runtime % 1000 / 10, cublas_name(), dtype_name(activation));
 }
 
 class CudaBackend final : public Backend {
@@ -64,12 +41,10 @@ class CudaBackend final : public Backend {
                 cuda_memory_limit(options.device, options.memory_limit_bytes, options.sharers)),
         workspace_(memory_.allocate(DType::u8, {kWorkspaceBytes})),
         cublas_(make_cublas(memory_.stream(), workspace_.view())),
-        cusolver_(make_cusolver(memory_.stream())),
         context_{.device = options.device,
                  .stream = memory_.stream(),
                  .cublas = cublas_.get(),
                  .workspace = workspace_.view(),
-                 .cusolver = cusolver_.get(),
                  .memory = memory_,
                  .activation = options.activation_dtype,
                  .multiprocessors = device.multiProcessorCount},
@@ -93,7 +68,6 @@ class CudaBackend final : public Backend {
   CudaMemory memory_;
   Tensor workspace_;
   UniqueCublas cublas_;
-  UniqueCusolver cusolver_;
   CudaContext context_;
   std::string numerics_;
   std::unique_ptr<LayerOps> layers_;

@@ -32,23 +32,26 @@ LtMatrix layout_of(ConstTensorView matrix) {
   return {cuda_type(matrix.dtype), columns, blas_extent(matrix.shape[0]), columns};
 }
 
-int library_version(int (*read)(libraryPropertyType)) {
-  return read(MAJOR_VERSION) * 10000 + read(MINOR_VERSION) * 100 + read(PATCH_LEVEL);
-}
-
 int cublas_property(libraryPropertyType property) {
   int value = 0;
   check_cuda(cublasGetProperty(property, &value), "read cuBLAS version");
   return value;
 }
 
-int cusolver_property(libraryPropertyType property) {
-  int value = 0;
-  check_cuda(cusolverGetProperty(property, &value), "read cuSOLVER version");
-  return value;
-}
-
 }  // namespace
+
+UniqueCublas make_cublas(cudaStream_t stream, TensorView workspace) {
+  UniqueCublas handle;
+  check_cuda(cublasCreate(handle.put()), "start cuBLAS");
+  check_cuda(cublasSetStream(handle.get(), stream), "start cuBLAS");
+  check_cuda(cublasSetWorkspace(handle.get(), workspace.data, workspace.bytes()), "start cuBLAS");
+  check_cuda(cublasSetAtomicsMode(handle.get(), CUBLAS_ATOMICS_NOT_ALLOWED), "start cuBLAS");
+  check_cuda(cublasSetMathMode(handle.get(), static_cast<cublasMath_t>(
+                                                 CUBLAS_DEFAULT_MATH |
+                                                 CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+             "start cuBLAS");
+  return handle;
+}
 
 void multiply(CudaContext& context, const ProductShape& shape, ConstTensorView a, ConstTensorView b,
               TensorView c) {
@@ -80,11 +83,9 @@ void multiply_and_add(CudaContext& context, ConstTensorView x, ConstTensorView w
               "matrix product with bias");
 }
 
-std::string cuda_library_names() {
-  const int blas = library_version(cublas_property);
-  const int solver = library_version(cusolver_property);
-  return fmt::format("cuBLAS {}.{}.{}, cuSOLVER {}.{}.{}", blas / 10000, blas / 100 % 100,
-                     blas % 100, solver / 10000, solver / 100 % 100, solver % 100);
+std::string cublas_name() {
+  return fmt::format("cuBLAS {}.{}.{}", cublas_property(MAJOR_VERSION),
+                     cublas_property(MINOR_VERSION), cublas_property(PATCH_LEVEL));
 }
 
 }  // namespace quern

@@ -3,8 +3,12 @@
 #include <string>
 
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/handles.h"
 
 namespace quern {
+
+/// A handle that works on `stream` in `workspace`, and forms equal products in equal ways.
+UniqueCublas make_cublas(cudaStream_t stream, TensorView workspace);
 
 /// a [rows, depth] times b [depth, columns], all row major; `transposed_b`: b is stored as
 /// [columns, depth].
@@ -27,7 +31,7 @@ void multiply(CudaContext& context, const ProductShape& shape, ConstTensorView a
 void multiply_and_add(CudaContext& context, ConstTensorView x, ConstTensorView weight,
                       ConstTensorView bias, TensorView out);
 
-/// "cuBLAS 13.1.0, cuSOLVER 12.0.4": the libraries loaded, with their patch level.
-std::string cuda_library_names();
+/// "cuBLAS 13.1.0": the library loaded, with its patch level.
+std::string cublas_name();
 
 }  // namespace quern

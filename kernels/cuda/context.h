@@ -2,7 +2,6 @@
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
-#include <cusolverDn.h>
 
 #include <memory>
 
@@ -15,16 +14,15 @@
 
 namespace quern {
 
-/// What the operations of one CUDA backend share; owned by the backend, which outlives them. Both
-/// handles work on `stream` and have a fixed workspace, so that a product's bits depend on its
-/// shape and operands only. Operations are issued by one thread at a time, which has `device` as
+/// What the operations of one CUDA backend share; owned by the backend, which outlives them. cuBLAS
+/// works on `stream` and has a fixed workspace, so that a product's bits depend on its shape and
+/// operands only. Operations are issued by one thread at a time, which has `device` as
 /// its current one: the thread that made the backend has, another calls use_device first.
 struct CudaContext {
   int device = 0;
   cudaStream_t stream = nullptr;
   cublasHandle_t cublas = nullptr;
   TensorView workspace;  ///< that of `cublas`, for products on `stream`
-  cusolverDnHandle_t cusolver = nullptr;
   Memory& memory;  ///< ordered by `stream`: a tensor may be dropped before its last kernel ran
   DType activation = DType::bf16;  ///< bf16, f16 or f32
   int multiprocessors = 0;

@@ -38,12 +38,6 @@ void check_cuda(cublasStatus_t status, const char* operation) {
   fail(operation, "cuBLAS", cublasGetStatusString(status));
 }
 
-void check_cuda(cusolverStatus_t status, const char* operation) {
-  if (status == CUSOLVER_STATUS_SUCCESS) return;
-  if (status == CUSOLVER_STATUS_ALLOC_FAILED) fail_for_memory(operation, "cuSOLVER");
-  fail(operation, "cuSOLVER", fmt::format("status {}", static_cast<int>(status)));
-}
-
 void check_launch(const char* operation) {
   check_cuda(cudaGetLastError(), operation);
 }

@@ -2,7 +2,6 @@
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
-#include <cusolverDn.h>
 
 namespace quern {
 
@@ -10,7 +9,6 @@ namespace quern {
 /// MemoryError where it failed for lack of device memory.
 void check_cuda(cudaError_t status, const char* operation);
 void check_cuda(cublasStatus_t status, const char* operation);
-void check_cuda(cusolverStatus_t status, const char* operation);
 
 /// As check_cuda, for the kernel launched last. What fails while it runs shows at synchronize().
 void check_launch(const char* operation);

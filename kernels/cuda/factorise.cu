@@ -36,9 +36,9 @@ struct DampedGram {
   double damping;
 };
 
-/// Thread x: column j, block y: row i of the upper triangle of H in solve order, stored reversed:
-/// the Cholesky factor of that is R, reversed. A dead channel is cut off and gets the mean. The
-/// other triangle is zero: the library looks at it, though nothing comes of it.
+/// Thread x: column j, block y: row i of the upper triangle of H in solve order, stored reversed,
+/// as a lower one: the Cholesky factor of that is R, reversed. A dead channel is cut off and gets
+/// the mean. The other triangle is zero: products reach into it, though nothing comes of them.
 __global__ void permute_kernel(DampedGram gram, double* reversed, double* limits) {
   const std::int64_t j = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const std::int64_t n = gram.columns;
@@ -105,28 +105,19 @@ Spectrum read_spectrum(CudaContext& context, const GramView& gram, TensorView di
 
 /// Working space of the factorisations of one H.
 struct FactorWork {
-  FactorWork(CudaContext& context, TensorView matrix)
-      : columns(static_cast<int>(matrix.shape[0])),
-        limits(context.memory.allocate(DType::f64, {columns})),
-        pivots(context.memory.allocate(DType::f64, {columns})),
-        failed(context.memory.allocate(DType::i32, {2})) {
-    check_cuda(cusolverDnDpotrf_bufferSize(context.cusolver, CUBLAS_FILL_MODE_UPPER, columns,
-                                           matrix.as<double>(), columns, &elems),
-               "factorise");
-    work = context.memory.allocate(DType::f64, {std::max(1, elems)});
-  }
+  FactorWork(Memory& memory, std::int64_t columns)
+      : limits(memory.allocate(DType::f64, {columns})),
+        pivots(memory.allocate(DType::f64, {columns})),
+        failed(memory.allocate(DType::i32, {1})) {}
 
-  int columns;
-  int elems = 0;
   Tensor limits;
   Tensor pivots;
-  Tensor failed;  ///< cuSOLVER's word, and ours on the pivots
-  Tensor work;
+  Tensor failed;  ///< whether a pivot is not sound
 };
 
 /// The factor of one damping, reversed, in place. False if H is not positive definite to working
 /// precision. Synchronises.
-bool try_damping(CudaContext& context, const DampedGram& gram, FactorWork& work,
+bool try_damping(CudaContext& context, Cholesky& cholesky, const DampedGram& gram, FactorWork& work,
                  HessianFactor& factor) {
   const std::int64_t columns = gram.columns;
   auto* matrix = factor.feedback.view().as<double>();
@@ -135,24 +126,21 @@ bool try_damping(CudaContext& context, const DampedGram& gram, FactorWork& work,
   permute_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(
       gram, matrix, work.limits.view().as<double>());
   check_launch("factorise");
-  check_cuda(cusolverDnDpotrf(context.cusolver, CUBLAS_FILL_MODE_UPPER, work.columns, matrix,
-                              work.columns, work.work.view().as<double>(), work.elems, failed),
-             "factorise");
+  cholesky.factor(factor.feedback.view());
   pivots_kernel<<<block_count(columns, kThreads), kThreads, 0, context.stream>>>(
       matrix, work.limits.view().as<double>(), columns, work.pivots.view().as<double>(),
-      factor.weight.view().as<double>(), failed + 1);
+      factor.weight.view().as<double>(), failed);
   check_launch("factorise");
-  std::vector<std::int32_t> outcome(2);
+  std::vector<std::int32_t> outcome(1);
   context.memory.download(work.failed.view(), bytes_of(outcome));
   context.memory.synchronize();
-  ensure(outcome[0] >= 0, "arguments that cuSOLVER's potrf accepts");
-  return outcome[0] == 0 && outcome[1] == 0;
+  return outcome[0] == 0;
 }
 
 }  // namespace
 
-HessianFactor factorise_gram(CudaContext& context, const GramView& gram, ActOrder order,
-                             std::int64_t group_size, const Damping& damping) {
+HessianFactor factorise_gram(CudaContext& context, Cholesky& cholesky, const GramView& gram,
+                             ActOrder order, std::int64_t group_size, const Damping& damping) {
   Memory& memory = context.memory;
   const std::int64_t columns = gram.sums.shape[0];
   HessianFactor factor{.feedback = Tensor(),
@@ -166,7 +154,7 @@ HessianFactor factorise_gram(CudaContext& context, const GramView& gram, ActOrde
   memory.upload(bytes_of(columns_in_order), factor.order.view());
   factor.feedback = memory.allocate(DType::f64, {columns, columns});
 
-  FactorWork work(context, factor.feedback.view());
+  FactorWork work(memory, columns);
   memory.synchronize();  // the order has arrived: it may be dropped
   factor.damping_fraction = least_damping(damping, [&](double fraction) {
     const DampedGram damped{gram.sums.as<std::int64_t>(),
@@ -176,7 +164,7 @@ HessianFactor factorise_gram(CudaContext& context, const GramView& gram, ActOrde
                             columns,
                             spectrum.summary.mean,
                             fraction * spectrum.summary.mean};
-    return try_damping(context, damped, work, factor);
+    return try_damping(context, cholesky, damped, work, factor);
   });
   normalise_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(
       factor.feedback.view().as<double>(), work.pivots.view().as<double>(), columns);

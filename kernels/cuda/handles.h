@@ -2,7 +2,6 @@
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
-#include <cusolverDn.h>
 
 #include "kernels/core/unique_handle.h"
 
@@ -18,8 +17,7 @@ struct MemoryPoolTraits {
   static Handle none() noexcept { return nullptr; }
   static void close(Handle handle) noexcept { cudaMemPoolDestroy(handle); }
 };
-/// An event that notes the device's time.
-struct TimestampTraits {
+struct EventTraits {
   using Handle = cudaEvent_t;
   static Handle none() noexcept { return nullptr; }
   static void close(Handle handle) noexcept { cudaEventDestroy(handle); }
@@ -29,16 +27,10 @@ struct CublasTraits {
   static Handle none() noexcept { return nullptr; }
   static void close(Handle handle) noexcept { cublasDestroy(handle); }
 };
-struct CusolverTraits {
-  using Handle = cusolverDnHandle_t;
-  static Handle none() noexcept { return nullptr; }
-  static void close(Handle handle) noexcept { cusolverDnDestroy(handle); }
-};
 
 using UniqueStream = UniqueHandle<StreamTraits>;
 using UniqueMemoryPool = UniqueHandle<MemoryPoolTraits>;
-using UniqueTimestamp = UniqueHandle<TimestampTraits>;
+using UniqueEvent = UniqueHandle<EventTraits>;
 using UniqueCublas = UniqueHandle<CublasTraits>;
-using UniqueCusolver = UniqueHandle<CusolverTraits>;
 
 }  // namespace quern

@@ -38,6 +38,18 @@ void multiply_chunks_f64(CudaContext& context, const Extents& extents, std::int6
               "matrix product in float64");
 }
 
+void subtract_transposed_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a,
+                             ConstMatrixF64 b, MatrixF64 c) {
+  const double one = 1.0;
+  const double minus = -1.0;
+  check_cuda(
+      cublasDgemm(context.cublas, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(extents.columns),
+                  static_cast<int>(extents.rows), static_cast<int>(extents.depth), &minus, b.data,
+                  static_cast<int>(b.stride), a.data, static_cast<int>(a.stride), &one, c.data,
+                  static_cast<int>(c.stride)),
+      "matrix product in float64");
+}
+
 void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,
                    MatrixPart<const float> b, MatrixPart<float> c) {
   if (extents.rows == 0 || extents.columns == 0) return;

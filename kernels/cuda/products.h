@@ -35,6 +35,10 @@ void multiply_chunks_f64(CudaContext& context, const Extents& extents, std::int6
 void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,
                    MatrixPart<const float> b, MatrixPart<float> c);
 
+/// c [rows, columns] -= a [rows, depth] b^T of b [columns, depth], in float64. Asynchronous.
+void subtract_transposed_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a,
+                             ConstMatrixF64 b, MatrixF64 c);
+
 /// `count` products c_n [rows, columns] = a_n [rows, depth] b_n^T of packed b_n [columns, depth];
 /// all operands follow one another. Asynchronous.
 void multiply_batch_f64(CudaContext& context, const Extents& extents, std::int64_t count,

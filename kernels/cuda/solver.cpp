@@ -13,12 +13,12 @@ namespace {
 /// its candidates in float32, rounding each step as the CPU does. So codes agree but for ties.
 class CudaSolver final : public Solver {
  public:
-  explicit CudaSolver(CudaContext& context) : context_(context) {}
+  explicit CudaSolver(CudaContext& context) : context_(context), cholesky_(context) {}
 
  private:
   HessianFactor do_factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
                              const Damping& damping) override {
-    return factorise_gram(context_, gram, order, group_size, damping);
+    return factorise_gram(context_, cholesky_, gram, order, group_size, damping);
   }
 
   std::vector<QuantizedTensor> do_gptq(std::span<const GridModule> modules,
@@ -67,6 +67,7 @@ class CudaSolver final : public Solver {
   }
 
   CudaContext& context_;
+  Cholesky cholesky_;
 };
 
 }  // namespace

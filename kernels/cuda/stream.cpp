@@ -11,6 +11,17 @@ UniqueStream make_stream(int device) {
   return stream;
 }
 
+UniqueStream make_urgent_stream(int device) {
+  use_device(device);
+  int least = 0;
+  int greatest = 0;
+  check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "create stream");
+  UniqueStream stream;
+  check_cuda(cudaStreamCreateWithPriority(stream.put(), cudaStreamNonBlocking, greatest),
+             "create stream");
+  return stream;
+}
+
 StreamTimer::StreamTimer(cudaStream_t stream) : stream_(stream) {
   check_cuda(cudaEventCreate(begin_.put()), "create timer");
   check_cuda(cudaEventCreate(end_.put()), "create timer");

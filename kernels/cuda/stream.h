@@ -7,6 +7,9 @@ namespace quern {
 /// A stream of `device`, independent of the default stream. Makes the device current.
 UniqueStream make_stream(int device);
 
+/// Likewise; what it holds is started before what waits on any other stream.
+UniqueStream make_urgent_stream(int device);
+
 /// Measures work on a stream by the device's own clock.
 class StreamTimer {
  public:
@@ -19,8 +22,8 @@ class StreamTimer {
 
  private:
   cudaStream_t stream_;
-  UniqueTimestamp begin_;
-  UniqueTimestamp end_;
+  UniqueEvent begin_;
+  UniqueEvent end_;
 };
 
 }  // namespace quern

@@ -9,12 +9,6 @@
 namespace quern {
 namespace {
 
-struct EventTraits {
-  using Handle = cudaEvent_t;
-  static Handle none() noexcept { return nullptr; }
-  static void close(Handle handle) noexcept { cudaEventDestroy(handle); }
-};
-
 class MarkedStream final : public CudaStream {
  public:
   explicit MarkedStream(cudaStream_t stream) : stream_(stream) {
@@ -35,7 +29,7 @@ class MarkedStream final : public CudaStream {
 
  private:
   cudaStream_t stream_;
-  UniqueHandle<EventTraits> event_;
+  UniqueEvent event_;
 };
 
 }  // namespace

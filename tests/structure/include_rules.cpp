@@ -35,7 +35,6 @@ const std::vector<Fence>& fences() {
   static const std::vector<Fence> kFences = {
       {"cuda", {"kernels/cuda"}},
       {"cublas", {"kernels/cuda"}},
-      {"cusolver", {"kernels/cuda"}},
       {"cub/", {"kernels/cuda"}},
       {"thrust/", {"kernels/cuda"}},
       {"mpi", {"workers/comm"}},

@@ -13,7 +13,7 @@ TEST_P(CudaBackendTest, NamesWhatDecidesTheNumbers) {
   EXPECT_EQ(cuda().activation_dtype(), type());
   const std::string numerics = cuda().numerics();
   EXPECT_THAT(numerics, testing::MatchesRegex("cuda \\(.+ [0-9]+\\.[0-9]+, CUDA .+, cuBLAS .+, "
-                                              "cuSOLVER .+, (BF16|F16|F32)\\)"));
+                                              "(BF16|F16|F32)\\)"));
   EXPECT_THAT(numerics, testing::HasSubstr(std::string(dtype_name(type()))));
 }
 

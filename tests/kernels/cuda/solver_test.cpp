@@ -51,6 +51,29 @@ TEST_P(CudaSolverTest, FactorisesLikeTheCpu) {
   }
 }
 
+/// So many columns that several panels of the factor are worked on at a time, the last one ragged.
+TEST_P(CudaSolverTest, FactorisesALargeHessianLikeTheCpu) {
+  constexpr std::int64_t kColumns = 3300;
+  const Matrix mixing = random_matrix(6, kColumns, 21, 0.5);
+  Matrix h(kColumns, kColumns);
+  for (std::int64_t i = 0; i < kColumns; ++i) {
+    for (std::int64_t j = 0; j < kColumns; ++j) {
+      for (std::int64_t d = 0; d < mixing.rows; ++d) h(i, j) += mixing(d, i) * mixing(d, j);
+    }
+    h(i, i) += 0.05 + static_cast<double>(i % 11);
+  }
+  TwinGram twin = gram(h);
+  const HessianFactor expected =
+      cpu().solver().factorise(twin.cpu.view(), ActOrder::none, 128, kDamping);
+  const HessianFactor actual =
+      cuda().solver().factorise(twin.cuda.view(), ActOrder::none, 128, kDamping);
+  const HessianFactor on_cpu = moved(cuda(), cpu(), actual);
+  expect_same_factor(on_cpu, expected);
+  const HessianFactor again =
+      cuda().solver().factorise(twin.cuda.view(), ActOrder::none, 128, kDamping);
+  EXPECT_TRUE(same_bytes(on_cpu.feedback, to_cpu(again.feedback)));
+}
+
 TEST_P(CudaSolverTest, CutsDeadColumnsAndGrowsDamping) {
   Matrix h = correlated_hessian(40, 2);
   for (std::int64_t k = 0; k < 40; ++k) h(3, k) = h(k, 3) = h(17, k) = h(k, 17) = 0.0;

@@ -1,0 +1,234 @@
+#include <algorithm>
+
+#include "kernels/cuda/blas.h"
+#include "kernels/cuda/cholesky.h"
+#include "kernels/cuda/errors.h"
+#include "kernels/cuda/products.h"
+#include "kernels/cuda/stream.h"
+
+namespace quern::gpu {
+
+// Right-looking, by panels of columns (Dongarra, Duff, Sorensen, van der Vorst, Numerical Linear
+// Algebra for High-Performance Computers, section 5.4), each panel by blocks in the same way.
+
+namespace {
+
+/// Columns [begin, end) of the matrix.
+struct Columns {
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+constexpr const char* kOperation = "factorise";
+constexpr std::int64_t kPanel = 512;    // columns that reach those behind them by one product
+constexpr std::int64_t kSpread = 2048;  // columns that a product reaches, at most
+constexpr int kBlock = 128;             // columns factorised by one thread block
+constexpr int kStrip = 16;              // of them by one warp
+constexpr int kThreads = kStrip * kStrip;
+constexpr int kStrips = kBlock / kStrip;
+constexpr unsigned kWholeWarp = 0xffffffffU;
+static_assert(kPanel % kBlock == 0);
+
+/// The lower triangle of a block in tiles of kStrip rows and columns, one column wider than needed:
+/// then rows meet different banks.
+struct SharedBlock {
+  double tiles[kStrips * (kStrips + 1) / 2][kStrip][kStrip + 1];
+  double inverse[kStrip];  ///< 1 / L_jj of the strip at hand
+
+  __device__ auto& tile(int row, int column) { return tiles[row * (row + 1) / 2 + column]; }
+  __device__ double& at(int row, int column) {
+    return tile(row / kStrip, column / kStrip)[row % kStrip][column % kStrip];
+  }
+};
+
+/// The corner of a strip becomes its factor. Called by one warp, a lane for each row, twice.
+__device__ void factor_corner(SharedBlock& shared, int strip) {
+  const int row = static_cast<int>(threadIdx.x) % kStrip;
+  double* in = shared.tile(strip, strip)[row];
+  double own[kStrip];
+#pragma unroll
+  for (int j = 0; j < kStrip; ++j) own[j] = in[j];
+#pragma unroll
+  for (int j = 0; j < kStrip; ++j) {
+    const double pivot = __shfl_sync(kWholeWarp, own[j], j);
+    const double inverse = rsqrt(pivot);
+    own[j] = row == j ? pivot * inverse : own[j] * inverse;
+    if (threadIdx.x == 0) shared.inverse[j] = inverse;
+#pragma unroll
+    for (int m = j + 1; m < kStrip; ++m) {
+      own[m] = fma(-own[j], __shfl_sync(kWholeWarp, own[j], m), own[m]);
+    }
+  }
+  if (threadIdx.x >= kStrip) return;
+#pragma unroll
+  for (int j = 0; j < kStrip; ++j) {
+    if (j <= row) in[j] = own[j];
+  }
+}
+
+/// A row below the corner of a strip: x with x L^T = what is there.
+__device__ void solve_row(SharedBlock& shared, int strip, int row) {
+  const auto& corner = shared.tile(strip, strip);
+  double* in = shared.tile(row / kStrip, strip)[row % kStrip];
+  double own[kStrip];
+#pragma unroll
+  for (int j = 0; j < kStrip; ++j) own[j] = in[j];
+#pragma unroll
+  for (int j = 0; j < kStrip; ++j) {
+    own[j] *= shared.inverse[j];
+#pragma unroll
+    for (int m = j + 1; m < kStrip; ++m) own[m] = fma(-own[j], corner[m][j], own[m]);
+  }
+#pragma unroll
+  for (int j = 0; j < kStrip; ++j) in[j] = own[j];
+}
+
+/// Takes what a strip means for those behind it off them. A thread works on one place of each tile.
+__device__ void update_block(SharedBlock& shared, int strip) {
+  const int row = static_cast<int>(threadIdx.x) / kStrip;
+  const int column = static_cast<int>(threadIdx.x) % kStrip;
+  const int left = kStrips - 1 - strip;
+  double sums[kStrips - 1][kStrips - 1] = {};
+#pragma unroll
+  for (int depth = 0; depth < kStrip; ++depth) {
+    double rows[kStrips - 1];
+    double columns[kStrips - 1];
+#pragma unroll
+    for (int i = 0; i < kStrips - 1; ++i) {
+      rows[i] = i < left ? shared.tile(strip + 1 + i, strip)[row][depth] : 0.0;
+      columns[i] = i < left ? shared.tile(strip + 1 + i, strip)[column][depth] : 0.0;
+    }
+#pragma unroll
+    for (int i = 0; i < kStrips - 1; ++i) {
+#pragma unroll
+      for (int j = 0; j <= i; ++j) sums[i][j] = fma(rows[i], columns[j], sums[i][j]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kStrips - 1; ++i) {
+#pragma unroll
+    for (int j = 0; j <= i; ++j) {
+      if (i < left) shared.tile(strip + 1 + i, strip + 1 + j)[row][column] -= sums[i][j];
+    }
+  }
+}
+
+/// The factor of the block of `count` rows whose corner is `matrix`, in place, by one thread block.
+/// Rows and columns beyond it are those of the identity.
+__global__ void __launch_bounds__(kThreads)
+    block_kernel(double* matrix, std::int64_t stride, int count) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  auto& shared = *reinterpret_cast<SharedBlock*>(memory);
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int element = thread; element < kBlock * kBlock; element += kThreads) {
+    const int i = element / kBlock;
+    const int j = element % kBlock;
+    if (j / kStrip > i / kStrip) continue;
+    const double outside = i == j ? 1.0 : 0.0;
+    shared.at(i, j) = i < count && j <= i ? matrix[i * stride + j] : outside;
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int strip = 0; strip < kStrips; ++strip) {
+    if (thread < 2 * kStrip) factor_corner(shared, strip);
+    __syncthreads();
+    const int row = (strip + 1) * kStrip + thread;
+    if (row < kBlock) solve_row(shared, strip, row);
+    __syncthreads();
+    update_block(shared, strip);
+    __syncthreads();
+  }
+  for (int element = thread; element < kBlock * kBlock; element += kThreads) {
+    const int i = element / kBlock;
+    const int j = element % kBlock;
+    if (i < count && j <= i) matrix[i * stride + j] = shared.at(i, j);
+  }
+}
+
+/// below [rows, kBlock]: x with x L^T = what is there, L the factor of the block above.
+void solve_rows_below(const CudaContext& context, const double* factor, double* below,
+                      std::int64_t rows, std::int64_t stride) {
+  // To cuBLAS, which counts down columns, L is an upper triangle U and the rows are columns: U^T x.
+  const double one = 1.0;
+  check_cuda(cublasDtrsm(context.cublas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T,
+                         CUBLAS_DIAG_NON_UNIT, kBlock, static_cast<int>(rows), &one, factor,
+                         static_cast<int>(stride), below, static_cast<int>(stride)),
+             kOperation);
+}
+
+/// Columns `out`, from the diagonal down, less what columns `panel` of L, which lie before them,
+/// mean for them.
+void update(CudaContext& context, const Columns& panel, const Columns& out, std::int64_t rows,
+            double* matrix) {
+  const double* factors = matrix + out.begin * rows + panel.begin;
+  subtract_transposed_f64(context, {rows - out.begin, out.end - out.begin, panel.end - panel.begin},
+                          {factors, rows}, {factors, rows},
+                          {matrix + out.begin * rows + out.begin, rows});
+}
+
+/// Columns `panel` of L, from the diagonal down; all columns before them were taken off.
+void factor_panel(CudaContext& context, const Columns& panel, std::int64_t rows, double* matrix) {
+  for (std::int64_t begin = panel.begin; begin < panel.end; begin += kBlock) {
+    const Columns block{begin, std::min(begin + kBlock, panel.end)};
+    double* corner = matrix + begin * rows + begin;
+    block_kernel<<<1, kThreads, sizeof(SharedBlock), context.stream>>>(
+        corner, rows, static_cast<int>(block.end - begin));
+    check_launch(kOperation);
+    if (block.end == rows) return;
+    solve_rows_below(context, corner, corner + kBlock * rows, rows - block.end, rows);
+    if (block.end < panel.end) update(context, block, {block.end, panel.end}, rows, matrix);
+  }
+}
+
+UniqueEvent make_event() {
+  UniqueEvent event;
+  check_cuda(cudaEventCreateWithFlags(event.put(), cudaEventDisableTiming), kOperation);
+  return event;
+}
+
+/// What `later` does from now on waits for what `earlier` was given so far.
+void order(cudaStream_t earlier, cudaStream_t later, const UniqueEvent& event) {
+  check_cuda(cudaEventRecord(event.get(), earlier), kOperation);
+  check_cuda(cudaStreamWaitEvent(later, event.get(), 0), kOperation);
+}
+
+}  // namespace
+
+Cholesky::Cholesky(CudaContext& context)
+    : context_(context),
+      workspace_(context.memory.allocate(DType::u8, context.workspace.shape)),
+      stream_(make_urgent_stream(context.device)),
+      cublas_(make_cublas(stream_.get(), workspace_.view())),
+      ahead_(context),
+      panel_done_(make_event()),
+      rest_done_(make_event()) {
+  ahead_.stream = stream_.get();
+  ahead_.cublas = cublas_.get();
+  ahead_.workspace = workspace_.view();
+  check_cuda(cudaFuncSetAttribute(block_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(sizeof(SharedBlock))),
+             kOperation);
+}
+
+Cholesky::~Cholesky() {
+  cudaStreamSynchronize(stream_.get());
+}
+
+void Cholesky::factor(TensorView matrix) {
+  const std::int64_t rows = matrix.shape[0];
+  auto* values = matrix.as<double>();
+  order(context_.stream, ahead_.stream, rest_done_);
+  for (std::int64_t begin = 0; begin < rows; begin += kPanel) {
+    const Columns panel{begin, std::min(begin + kPanel, rows)};
+    factor_panel(ahead_, panel, rows, values);
+    order(context_.stream, ahead_.stream, rest_done_);  // the rest has felt the panel before
+    order(ahead_.stream, context_.stream, panel_done_);
+    const Columns next{panel.end, std::min(panel.end + kPanel, rows)};
+    if (next.begin < rows) update(ahead_, panel, next, rows, values);
+    for (std::int64_t at = next.end; at < rows; at += kSpread) {
+      update(context_, panel, {at, std::min(at + kSpread, rows)}, rows, values);
+    }
+  }
+}
+
+}  // namespace quern::gpu
