@@ -21,25 +21,33 @@ struct Columns {
 
 constexpr const char* kOperation = "factorise";
 constexpr std::int64_t kPanel = 512;    // columns that reach those behind them by one product
-constexpr std::int64_t kSpread = 2048;  // columns that a product reaches, at most
+constexpr std::int64_t kSpread = 1024;  // columns that a product reaches, at most
 constexpr int kBlock = 128;             // columns factorised by one thread block
 constexpr int kStrip = 16;              // of them by one warp
 constexpr int kThreads = kStrip * kStrip;
 constexpr int kStrips = kBlock / kStrip;
+constexpr int kParts = 8;                      // threads that share a row below the block
+constexpr int kRowsBelow = kThreads / kParts;  // of one thread block
+constexpr int kOwn = kBlock / kParts;          // columns of a row that a thread has
+constexpr int kOwnOfStrip = kStrip / kParts;
 constexpr unsigned kWholeWarp = 0xffffffffU;
 static_assert(kPanel % kBlock == 0);
 
-/// The lower triangle of a block in tiles of kStrip rows and columns, one column wider than needed:
-/// then rows meet different banks.
-struct SharedBlock {
-  double tiles[kStrips * (kStrips + 1) / 2][kStrip][kStrip + 1];
-  double inverse[kStrip];  ///< 1 / L_jj of the strip at hand
+/// The lower triangle of a block in tiles of kStrip rows and columns, two columns wider than
+/// needed: then pairs of elements of different rows lie in different banks.
+struct alignas(16) SharedBlock {
+  double tiles[kStrips * (kStrips + 1) / 2][kStrip][kStrip + 2];
+  double inverse[kBlock];  ///< 1 / L_jj
 
   __device__ auto& tile(int row, int column) { return tiles[row * (row + 1) / 2 + column]; }
   __device__ double& at(int row, int column) {
     return tile(row / kStrip, column / kStrip)[row % kStrip][column % kStrip];
   }
 };
+
+__device__ double2 pair_at(const double* values) {
+  return *reinterpret_cast<const double2*>(values);
+}
 
 /// The corner of a strip becomes its factor. Called by one warp, a lane for each row, twice.
 __device__ void factor_corner(SharedBlock& shared, int strip) {
@@ -53,7 +61,7 @@ __device__ void factor_corner(SharedBlock& shared, int strip) {
     const double pivot = __shfl_sync(kWholeWarp, own[j], j);
     const double inverse = rsqrt(pivot);
     own[j] = row == j ? pivot * inverse : own[j] * inverse;
-    if (threadIdx.x == 0) shared.inverse[j] = inverse;
+    if (threadIdx.x == 0) shared.inverse[strip * kStrip + j] = inverse;
 #pragma unroll
     for (int m = j + 1; m < kStrip; ++m) {
       own[m] = fma(-own[j], __shfl_sync(kWholeWarp, own[j], m), own[m]);
@@ -75,7 +83,7 @@ __device__ void solve_row(SharedBlock& shared, int strip, int row) {
   for (int j = 0; j < kStrip; ++j) own[j] = in[j];
 #pragma unroll
   for (int j = 0; j < kStrip; ++j) {
-    own[j] *= shared.inverse[j];
+    own[j] *= shared.inverse[strip * kStrip + j];
 #pragma unroll
     for (int m = j + 1; m < kStrip; ++m) own[m] = fma(-own[j], corner[m][j], own[m]);
   }
@@ -90,18 +98,20 @@ __device__ void update_block(SharedBlock& shared, int strip) {
   const int left = kStrips - 1 - strip;
   double sums[kStrips - 1][kStrips - 1] = {};
 #pragma unroll
-  for (int depth = 0; depth < kStrip; ++depth) {
-    double rows[kStrips - 1];
-    double columns[kStrips - 1];
+  for (int depth = 0; depth < kStrip; depth += 2) {
+    double2 rows[kStrips - 1];
+    double2 columns[kStrips - 1];
 #pragma unroll
     for (int i = 0; i < kStrips - 1; ++i) {
-      rows[i] = i < left ? shared.tile(strip + 1 + i, strip)[row][depth] : 0.0;
-      columns[i] = i < left ? shared.tile(strip + 1 + i, strip)[column][depth] : 0.0;
-    }
+      if (i >= left) break;
+      const auto& tile = shared.tile(strip + 1 + i, strip);
+      rows[i] = pair_at(&tile[row][depth]);
+      columns[i] = pair_at(&tile[column][depth]);
 #pragma unroll
-    for (int i = 0; i < kStrips - 1; ++i) {
-#pragma unroll
-      for (int j = 0; j <= i; ++j) sums[i][j] = fma(rows[i], columns[j], sums[i][j]);
+      for (int j = 0; j <= i; ++j) {
+        sums[i][j] = fma(rows[i].x, columns[j].x, sums[i][j]);
+        sums[i][j] = fma(rows[i].y, columns[j].y, sums[i][j]);
+      }
     }
   }
 #pragma unroll
@@ -113,20 +123,27 @@ __device__ void update_block(SharedBlock& shared, int strip) {
   }
 }
 
+/// Reads the lower triangle of a block of `count` rows; beyond it lies the identity.
+__device__ void load_block(SharedBlock& shared, const double* matrix, std::int64_t stride,
+                           int count) {
+#pragma unroll 8
+  for (int element = static_cast<int>(threadIdx.x); element < kBlock * kBlock;
+       element += kThreads) {
+    const int i = element / kBlock;
+    const int j = element % kBlock;
+    double value = i == j ? 1.0 : 0.0;
+    if (i < count && j <= i) value = matrix[i * stride + j];
+    if (j / kStrip <= i / kStrip) shared.at(i, j) = value;
+  }
+}
+
 /// The factor of the block of `count` rows whose corner is `matrix`, in place, by one thread block.
-/// Rows and columns beyond it are those of the identity.
 __global__ void __launch_bounds__(kThreads)
     block_kernel(double* matrix, std::int64_t stride, int count) {
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<SharedBlock*>(memory);
   const int thread = static_cast<int>(threadIdx.x);
-  for (int element = thread; element < kBlock * kBlock; element += kThreads) {
-    const int i = element / kBlock;
-    const int j = element % kBlock;
-    if (j / kStrip > i / kStrip) continue;
-    const double outside = i == j ? 1.0 : 0.0;
-    shared.at(i, j) = i < count && j <= i ? matrix[i * stride + j] : outside;
-  }
+  load_block(shared, matrix, stride, count);
   __syncthreads();
 #pragma unroll 1
   for (int strip = 0; strip < kStrips; ++strip) {
@@ -138,6 +155,7 @@ __global__ void __launch_bounds__(kThreads)
     update_block(shared, strip);
     __syncthreads();
   }
+#pragma unroll 8
   for (int element = thread; element < kBlock * kBlock; element += kThreads) {
     const int i = element / kBlock;
     const int j = element % kBlock;
@@ -145,15 +163,68 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// below [rows, kBlock]: x with x L^T = what is there, L the factor of the block above.
-void solve_rows_below(const CudaContext& context, const double* factor, double* below,
-                      std::int64_t rows, std::int64_t stride) {
-  // To cuBLAS, which counts down columns, L is an upper triangle U and the rows are columns: U^T x.
-  const double one = 1.0;
-  check_cuda(cublasDtrsm(context.cublas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T,
-                         CUBLAS_DIAG_NON_UNIT, kBlock, static_cast<int>(rows), &one, factor,
-                         static_cast<int>(stride), below, static_cast<int>(stride)),
-             kOperation);
+/// A row x below the block: x with x L^T = what it is. Of the threads that share it, part p has
+/// column kParts i + p in own[i].
+__device__ void solve_row_below(SharedBlock& shared, double (&own)[kOwn]) {
+  const int part = static_cast<int>(threadIdx.x) % kParts;
+#pragma unroll
+  for (int strip = 0; strip < kStrips; ++strip) {
+    const auto& corner = shared.tile(strip, strip);
+    double solved[kStrip];
+#pragma unroll
+    for (int j = 0; j < kStrip; ++j) {
+      double& owned = own[strip * kOwnOfStrip + j / kParts];
+      const double value = owned * shared.inverse[strip * kStrip + j];
+      solved[j] = __shfl_sync(kWholeWarp, value, j % kParts, kParts);
+      if (part == j % kParts) owned = value;
+#pragma unroll
+      for (int i = j / kParts; i < kOwnOfStrip; ++i) {
+        const int column = kParts * i + part;
+        double& later = own[strip * kOwnOfStrip + i];
+        if (column > j) later = fma(-solved[j], corner[column][j], later);
+      }
+    }
+#pragma unroll
+    for (int behind = strip + 1; behind < kStrips; ++behind) {
+      const auto& tile = shared.tile(behind, strip);
+#pragma unroll
+      for (int i = 0; i < kOwnOfStrip; ++i) {
+        double& later = own[behind * kOwnOfStrip + i];
+#pragma unroll
+        for (int j = 0; j < kStrip; j += 2) {
+          const double2 factors = pair_at(&tile[kParts * i + part][j]);
+          later = fma(-solved[j], factors.x, later);
+          later = fma(-solved[j + 1], factors.y, later);
+        }
+      }
+    }
+  }
+}
+
+/// The `below` rows under a block, whose factor is at `matrix`, in place. A thread block takes
+/// kRowsBelow of them at a time.
+__global__ void __launch_bounds__(kThreads)
+    rows_kernel(double* matrix, std::int64_t stride, std::int64_t below) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  auto& shared = *reinterpret_cast<SharedBlock*>(memory);
+  const int thread = static_cast<int>(threadIdx.x);
+  load_block(shared, matrix, stride, kBlock);
+  if (thread < kBlock) shared.inverse[thread] = 1.0 / matrix[thread * stride + thread];
+  __syncthreads();
+  const std::int64_t in_pass = std::int64_t{gridDim.x} * kRowsBelow;
+  const std::int64_t first = std::int64_t{blockIdx.x} * kRowsBelow + thread / kParts;
+  for (std::int64_t pass = 0; pass < below; pass += in_pass) {
+    const std::int64_t row = pass + first;
+    double* in = matrix + (kBlock + min(row, below - 1)) * stride + thread % kParts;
+    double own[kOwn];
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) own[i] = in[kParts * i];
+    solve_row_below(shared, own);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      if (row < below) in[kParts * i] = own[i];
+    }
+  }
 }
 
 /// Columns `out`, from the diagonal down, less what columns `panel` of L, which lie before them,
@@ -168,14 +239,20 @@ void update(CudaContext& context, const Columns& panel, const Columns& out, std:
 
 /// Columns `panel` of L, from the diagonal down; all columns before them were taken off.
 void factor_panel(CudaContext& context, const Columns& panel, std::int64_t rows, double* matrix) {
+  constexpr std::size_t kBytes = sizeof(SharedBlock);
   for (std::int64_t begin = panel.begin; begin < panel.end; begin += kBlock) {
     const Columns block{begin, std::min(begin + kBlock, panel.end)};
     double* corner = matrix + begin * rows + begin;
-    block_kernel<<<1, kThreads, sizeof(SharedBlock), context.stream>>>(
-        corner, rows, static_cast<int>(block.end - begin));
+    block_kernel<<<1, kThreads, kBytes, context.stream>>>(corner, rows,
+                                                          static_cast<int>(block.end - begin));
     check_launch(kOperation);
-    if (block.end == rows) return;
-    solve_rows_below(context, corner, corner + kBlock * rows, rows - block.end, rows);
+    const std::int64_t below = rows - block.end;
+    if (below == 0) return;
+    const std::int64_t grid =
+        std::min<std::int64_t>((below + kRowsBelow - 1) / kRowsBelow, 2 * context.multiprocessors);
+    rows_kernel<<<static_cast<unsigned>(grid), kThreads, kBytes, context.stream>>>(corner, rows,
+                                                                                   below);
+    check_launch(kOperation);
     if (block.end < panel.end) update(context, block, {block.end, panel.end}, rows, matrix);
   }
 }
@@ -205,9 +282,10 @@ Cholesky::Cholesky(CudaContext& context)
   ahead_.stream = stream_.get();
   ahead_.cublas = cublas_.get();
   ahead_.workspace = workspace_.view();
-  check_cuda(cudaFuncSetAttribute(block_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(sizeof(SharedBlock))),
-             kOperation);
+  constexpr auto kBytes = static_cast<int>(sizeof(SharedBlock));
+  constexpr auto kMost = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  check_cuda(cudaFuncSetAttribute(block_kernel, kMost, kBytes), kOperation);
+  check_cuda(cudaFuncSetAttribute(rows_kernel, kMost, kBytes), kOperation);
 }
 
 Cholesky::~Cholesky() {

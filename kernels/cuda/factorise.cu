@@ -38,7 +38,7 @@ struct DampedGram {
 
 /// Thread x: column j, block y: row i of the upper triangle of H in solve order, stored reversed,
 /// as a lower one: the Cholesky factor of that is R, reversed. A dead channel is cut off and gets
-/// the mean. The other triangle is zero: products reach into it, though nothing comes of them.
+/// the mean.
 __global__ void permute_kernel(DampedGram gram, double* reversed, double* limits) {
   const std::int64_t j = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const std::int64_t n = gram.columns;
@@ -57,7 +57,6 @@ __global__ void permute_kernel(DampedGram gram, double* reversed, double* limits
       // Below this a pivot is the rounding error of the eliminations that led to it.
       limits[j] = static_cast<double>(n) * 0x1p-52 * value;
     }
-    reversed[n * n - 1 - (j * n + i)] = 0.0;
     reversed[n * n - 1 - (i * n + j)] = value;
   }
 }
@@ -123,6 +122,7 @@ bool try_damping(CudaContext& context, Cholesky& cholesky, const DampedGram& gra
   auto* matrix = factor.feedback.view().as<double>();
   auto* failed = work.failed.view().as<std::int32_t>();
   context.memory.clear(work.failed.view());
+  context.memory.clear(factor.feedback.view());  // products reach into the other triangle
   permute_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(
       gram, matrix, work.limits.view().as<double>());
   check_launch("factorise");
