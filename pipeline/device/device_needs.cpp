@@ -9,9 +9,9 @@ namespace {
 
 using Bytes = std::uint64_t;
 
-// What the CUDA backend takes for itself: cuBLAS's workspace, tiles of X^T X or of gradients, and
+// What the CUDA backend takes for itself: workspaces of cuBLAS, tiles of X^T X or of gradients, and
 // the panels in which solvers go through the rows of a module.
-constexpr Bytes kLibraryBytes = Bytes{192} << 20;
+constexpr Bytes kLibraryBytes = Bytes{224} << 20;
 constexpr Bytes kRowPanelElems = Bytes{1} << 26;
 constexpr Bytes kRowUnit = 64;      // rows of a module are padded to it
 constexpr Bytes kErrorSteps = 512;  // whose errors wait for one product

@@ -174,18 +174,28 @@ std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::solve_rows(
 void QuantizeBundles::join_rows(SolvedBundle& bundle) {
   Memory& memory = context_.session.backend->memory();
   context_.session.enter(fmt::format("gather {}", bundle.task->bundle->name));
+  const auto words_of = [](const TensorView& part) { return (part.bytes() + 7) / 8; };
+  std::vector<TensorView> parts;
+  std::size_t words = 0;
   for (SolvedModule& module : bundle.solved) {
     auto& tensor = std::get<QuantizedTensor>(module.tensor);
     for (Tensor* part : {&tensor.codes, &tensor.scales, &tensor.zeros}) {
-      const auto bytes = static_cast<std::int64_t>(part->view().bytes());
-      Tensor words = memory.allocate(DType::i64, {(bytes + 7) / 8});
-      memory.clear(words.view().rows((bytes - 1) / 8, 1));  // where the bytes end
-      const TensorView inside{words.view().data, part->view().dtype, part->shape()};
-      memory.copy(part->view(), inside);
-      context_.session.communicator->reduce_sum(words.view(), bundle.task->owner);
-      memory.copy(inside, part->view());
+      parts.push_back(part->view());
+      words += words_of(parts.back());
     }
   }
+  Tensor joined = memory.allocate(DType::i64, {static_cast<std::int64_t>(words)});
+  memory.clear(joined.view());
+  const auto for_each_place = [&](const auto& call) {
+    std::byte* place = joined.view().data;
+    for (const TensorView& part : parts) {
+      call(part, TensorView{place, part.dtype, part.shape});
+      place += 8 * words_of(part);
+    }
+  };
+  for_each_place([&](TensorView part, TensorView place) { memory.copy(part, place); });
+  context_.session.communicator->reduce_sum(joined.view(), bundle.task->owner);
+  for_each_place([&](TensorView part, TensorView place) { memory.copy(place, part); });
 }
 
 /// Packs and measures what was solved, and starts it on its way to the host.

@@ -14,6 +14,7 @@ bool poll_until(const std::function<bool()>& done, Patience patience) {
   constexpr microseconds kSpin{50};
   constexpr microseconds kShortestSleep{20};
   constexpr microseconds kLongestSleep{1000};
+  constexpr int kAnswersLate = 64;  // by one part in so many of the time waited
   constexpr Clock::duration kSuspended = std::chrono::seconds(1);
 
   Clock::duration waited{};
@@ -21,7 +22,7 @@ bool poll_until(const std::function<bool()>& done, Patience patience) {
   while (!done()) {
     if (waited > patience.deadline) return false;
     if (waited >= patience.eager) {
-      const auto share = std::chrono::duration_cast<microseconds>(waited / 8);
+      const auto share = std::chrono::duration_cast<microseconds>(waited / kAnswersLate);
       std::this_thread::sleep_for(std::clamp(share, kShortestSleep, kLongestSleep));
     } else if (waited >= kSpin) {
       std::this_thread::yield();
