@@ -67,6 +67,7 @@ __device__ void factor_corner(SharedBlock& shared, int strip) {
       own[m] = fma(-own[j], __shfl_sync(kWholeWarp, own[j], m), own[m]);
     }
   }
+  __syncwarp();  // both lanes of a row have read it
   if (threadIdx.x >= kStrip) return;
 #pragma unroll
   for (int j = 0; j < kStrip; ++j) {
