@@ -10,7 +10,7 @@
 namespace quern {
 namespace {
 
-/// Bundles of each rank, in order of the plan.
+/// Bundles of each rank, the last of the plan first: in this order a torch file grows.
 std::vector<std::vector<const BundleUnit*>> deal(std::span<const BundleUnit* const> bundles,
                                                  int ranks) {
   const std::vector<int> owners = assign_owners(bundles, ranks);
@@ -18,6 +18,7 @@ std::vector<std::vector<const BundleUnit*>> deal(std::span<const BundleUnit* con
   for (std::size_t i = 0; i < bundles.size(); ++i) {
     hands[static_cast<std::size_t>(owners[i])].push_back(bundles[i]);
   }
+  for (auto& hand : hands) std::ranges::reverse(hand);
   return hands;
 }
 

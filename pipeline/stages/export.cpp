@@ -167,23 +167,21 @@ ModelExport::ModelExport(RunContext& context, const nlohmann::json& provenance)
   bool finished = false;
   run_agreed(session, [&] { finished = finished_export(context.config.output.path, provenance); });
   already_there_ = any_rank(session, finished);
-  const auto modules = summaries_ahead(context.plan, context.config.quantize);
-  if (already_there_ || !modules) return;
-  shards_ = plan_shards(context_, *exporter_, *modules);
-  begin(*modules);
+  const bool grows =
+      exporter_->container() == Container::torch || has_known_sizes(context.config.quantize);
+  if (!already_there_ && grows) begin(summaries_ahead(context.plan, context.config.quantize));
 }
 
 void ModelExport::begin(std::span<const ModuleSummary> modules) {
   Session& session = context_.session;
+  shards_ = plan_shards(context_, *exporter_, modules);
   run_agreed(session, [&] {
     if (session.is_root()) folder_.emplace(partial_folder(context_.config.output.path));
   });
   const fs::path folder = partial_folder(context_.config.output.path);
-  const auto scalars =
-      exporter_->scalars({context_.model.graph, context_.config.quantize, modules});
   run_agreed(session, [&] {
-    stream_ = std::make_unique<ShardStream>(
-        context_, ShardStream::Output{*exporter_, shards_, scalars, folder});
+    stream_ =
+        std::make_unique<ShardStream>(context_, ShardStream::Output{*exporter_, shards_, folder});
   });
 }
 
@@ -196,8 +194,8 @@ ExportResult ModelExport::finish(std::span<const ModuleSummary> modules) {
   ExportResult result;
   result.folder = context_.config.output.path;
   result.already_there = already_there_;
-  if (shards_.empty()) shards_ = plan_shards(context_, *exporter_, modules);
-  summarise(shards_, result);
+  const std::vector<OutputShard> shards = plan_shards(context_, *exporter_, modules);
+  summarise(shards, result);
   if (already_there_) return result;
   if (!stream_) {
     begin(modules);
@@ -207,21 +205,22 @@ ExportResult ModelExport::finish(std::span<const ModuleSummary> modules) {
     }
     run_agreed(context_.session, [&] { take(bundles); });
   }
-  write_folder(modules, result);
+  write_folder(modules, shards, result);
   stream_.reset();
   return result;
 }
 
-void ModelExport::write_folder(std::span<const ModuleSummary> modules, ExportResult& result) {
+void ModelExport::write_folder(std::span<const ModuleSummary> modules,
+                               const std::vector<OutputShard>& shards, ExportResult& result) {
   Session& session = context_.session;
   session.enter("export");
-  nlohmann::json sums;
-  run_agreed(session, [&] { sums = stream_->finish(); });
-  result.hashes = gather_sums(session, sums);
   const ExportJob job{
       context_, *exporter_, {context_.model.graph, context_.config.quantize, modules}, provenance_};
+  nlohmann::json sums;
+  run_agreed(session, [&] { sums = stream_->finish(exporter_->scalars(job.model)); });
+  result.hashes = gather_sums(session, sums);
   run_agreed(session, [&] {
-    if (session.is_root()) finish_folder(job, shards_, result.hashes);
+    if (session.is_root()) finish_folder(job, shards, result.hashes);
   });
 }
 

@@ -50,8 +50,8 @@ class PartialFolder {
   std::filesystem::path path_;
 };
 
-/// The export of a run's model. Where what is quantized does not decide how the output is laid out,
-/// its files grow in the background while modules are solved, and finish() has little left to do.
+/// The export of a run's model. Unless all must be known to lay out the output, its files grow in
+/// the background while modules are solved, and finish() has little left to do.
 /// Ranks write their shards into "<output.path>.partial"; then rank 0 adds side files,
 /// configuration, provenance.json and SHA256SUMS, and renames the folder. The bytes depend on
 /// model, data and configuration alone.
@@ -74,13 +74,14 @@ class ModelExport {
 
  private:
   void begin(std::span<const ModuleSummary> modules);
-  void write_folder(std::span<const ModuleSummary> modules, ExportResult& result);
+  void write_folder(std::span<const ModuleSummary> modules, const std::vector<OutputShard>& shards,
+                    ExportResult& result);
 
   RunContext& context_;
   const nlohmann::json& provenance_;
   std::unique_ptr<Exporter> exporter_;
   bool already_there_ = false;
-  std::vector<OutputShard> shards_;
+  std::vector<OutputShard> shards_;      ///< of the stream
   std::optional<PartialFolder> folder_;  ///< on rank 0
   std::unique_ptr<ShardStream> stream_;  ///< none: nothing is begun
 };

@@ -56,10 +56,13 @@ std::uint64_t OutputItem::bytes() const {
   return total;
 }
 
-std::optional<std::vector<ModuleSummary>> summaries_ahead(const Plan& plan,
-                                                          const QuantizeConfig& config) {
+bool has_known_sizes(const QuantizeConfig& config) {
+  return config.method != Method::squeezellm ||
+         (!config.target_bits && config.sparsity.total() == 0.0);
+}
+
+std::vector<ModuleSummary> summaries_ahead(const Plan& plan, const QuantizeConfig& config) {
   const bool codebooks = config.method == Method::squeezellm;
-  if (codebooks && (config.target_bits || config.sparsity.total() > 0.0)) return std::nullopt;
   std::vector<ModuleSummary> summaries;
   for (const BundleUnit* bundle : plan.stored_bundles()) {
     for (const auto& [module, grid] : bundle->modules) {

@@ -27,10 +27,13 @@ struct OutputShard {
   std::vector<OutputItem> items;
 };
 
-/// What is known of each module before it is solved, in order of the plan: all but its metrics.
-/// Empty where numbers of bits or outliers are results. Pure.
-std::optional<std::vector<ModuleSummary>> summaries_ahead(const Plan& plan,
-                                                          const QuantizeConfig& config);
+/// Whether the sizes of quantized modules are known before they are solved: not where numbers of
+/// bits or outliers are results. Pure.
+bool has_known_sizes(const QuantizeConfig& config);
+
+/// What is known of each module before it is solved, in order of the plan: all but its metrics and,
+/// unless has_known_sizes(), its bits and outliers. Pure.
+std::vector<ModuleSummary> summaries_ahead(const Plan& plan, const QuantizeConfig& config);
 
 /// All tensors of the output in checkpoint order: one torch file, or safetensors files of at most
 /// `shard_bytes` (an item is never cut). Pure: the same for any number of ranks.

@@ -1,6 +1,8 @@
 #include "pipeline/stages/export_plan_stream.h"
 
 #include <algorithm>
+#include <optional>
+#include <ranges>
 #include <utility>
 #include <vector>
 
@@ -8,7 +10,6 @@
 #include "pipeline/model/layer_loader.h"
 #include "workers/parallel.h"
 #include "workers/tensors/safetensors.h"
-#include "workers/tensors/torch_writer.h"
 
 namespace quern {
 namespace {
@@ -40,20 +41,6 @@ std::int64_t count_nonfinite(const HostTensor& tensor) {
   }
 }
 
-std::unique_ptr<TensorWriter> make_writer(const ShardStream::Output& output,
-                                          const OutputShard& shard, const CommitHook& hook) {
-  std::vector<TensorSpec> specs;
-  for (const OutputItem& item : shard.items) {
-    specs.insert(specs.end(), item.specs.begin(), item.specs.end());
-  }
-  const fs::path path = output.folder / shard.file_name;
-  if (output.exporter.container() == Container::torch) {
-    const std::vector<NamedScalar> scalars(output.scalars.begin(), output.scalars.end());
-    return std::make_unique<TorchWriter>(path, std::move(specs), scalars, hook);
-  }
-  return std::make_unique<SafetensorsWriter>(path, std::move(specs), hook);
-}
-
 }  // namespace
 
 ShardStream::ShardStream(RunContext& context, const Output& output)
@@ -64,17 +51,41 @@ ShardStream::ShardStream(RunContext& context, const Output& output)
   for (std::size_t i = 0; i < output.shards.size(); ++i) {
     if (static_cast<int>(i) % session.ranks() == session.rank()) open(output, output.shards[i]);
   }
-  for (const BundleUnit* bundle : context.plan.stored_bundles()) {
+  number_bundles();
+}
+
+/// A run that works backwards comes to the last layer first.
+void ShardStream::number_bundles() {
+  const std::vector<const BundleUnit*> bundles = context_.plan.stored_bundles();
+  for (const BundleUnit* bundle : std::views::reverse(bundles)) {
     const auto is_here = [&](const PlannedModule& planned) {
       return modules_.contains(planned.module.name);
     };
-    if (std::ranges::any_of(bundle->modules, is_here)) bundles_.insert(bundle->name);
+    if (std::ranges::any_of(bundle->modules, is_here)) {
+      turn_of_.emplace(bundle->name, turn_of_.size());
+    }
   }
+}
+
+std::unique_ptr<TensorWriter> ShardStream::make_writer(const fs::path& path,
+                                                       const OutputShard& shard) {
+  const CommitHook& hook = context_.session.commit_hook;
+  std::vector<TensorSpec> specs;
+  const bool torch = exporter_.container() == Container::torch;
+  for (const OutputItem& item : shard.items) {
+    if (torch && item.module) continue;
+    specs.insert(specs.end(), item.specs.begin(), item.specs.end());
+  }
+  if (!torch) return std::make_unique<SafetensorsWriter>(path, std::move(specs), hook);
+  auto writer = std::make_unique<TorchWriter>(path, hook);
+  writer->add(specs);
+  torch_ = writer.get();
+  return writer;
 }
 
 void ShardStream::open(const Output& output, const OutputShard& shard) {
   auto& writer = writers_[shard.file_name];
-  writer = make_writer(output, shard, context_.session.commit_hook);
+  writer = make_writer(output.folder / shard.file_name, shard);
   for (const OutputItem& item : shard.items) {
     const Place place{&item, writer.get()};
     if (item.module) {
@@ -86,14 +97,30 @@ void ShardStream::open(const Output& output, const OutputShard& shard) {
 }
 
 void ShardStream::add(std::span<const JournalEntry> bundles) {
+  const auto queue = [this](const JournalEntry& entry, std::size_t turn) {
+    tasks_.add([this, entry, turn] { write_bundle(entry, turn); });
+  };
   for (const JournalEntry& entry : bundles) {
-    if (bundles_.contains(entry.name)) tasks_.add([this, entry] { write_bundle(entry); });
+    const auto turn = turn_of_.find(entry.name);
+    if (turn == turn_of_.end()) continue;
+    if (torch_ == nullptr) {
+      queue(entry, 0);
+    } else {
+      too_early_.emplace(turn->second, entry);
+    }
+  }
+  // A thread that waits for its turn waits for one that was given its bundle before.
+  for (auto next = too_early_.find(queued_); next != too_early_.end();
+       next = too_early_.find(++queued_)) {
+    queue(next->second, next->first);
+    too_early_.erase(next);
   }
   tasks_.check();
 }
 
-std::map<std::string, std::string> ShardStream::finish() {
+std::map<std::string, std::string> ShardStream::finish(std::span<const NamedScalar> scalars) {
   tasks_.wait();
+  if (torch_ != nullptr) torch_->set_scalars({scalars.begin(), scalars.end()});
   std::vector<std::pair<const std::string, std::string>> sums;
   for (const auto& [name, writer] : writers_) sums.emplace_back(name, "");
   run_parallel(sums.size(), context_.session.threads, [&](std::size_t i) {
@@ -112,18 +139,36 @@ void ShardStream::write_source(const Place& place) const {
   place.writer->write(spec.name, tensor.bytes);
 }
 
-void ShardStream::write_bundle(const JournalEntry& entry) const {
-  const Trace::Span span(context_.session.trace.get(), "export {}", entry.name);
+std::vector<ShardStream::MadeTensor> ShardStream::made_tensors(const JournalEntry& entry) const {
   std::optional<Bundle> stored = context_.store.read(entry);
   if (!stored) refuse_damaged(context_.store, entry.name);
+  std::vector<MadeTensor> result;
   for (QuantizedModule& module : from_bundle(std::move(*stored))) {
     const auto place = modules_.find(module.name);
     if (place == modules_.end()) continue;
-    const DType source_dtype = place->second.item->source_dtype;
-    for (const NamedTensor& made : exporter_.tensors(std::move(module), source_dtype)) {
-      place->second.writer->write(made.name, made.tensor.bytes);
+    const auto& [item, writer] = place->second;
+    for (NamedTensor& made : exporter_.tensors(std::move(module), item->source_dtype)) {
+      result.push_back({writer, std::move(made)});
     }
   }
+  return result;
+}
+
+void ShardStream::write_bundle(const JournalEntry& entry, std::size_t turn) {
+  const Trace::Span span(context_.session.trace.get(), "export {}", entry.name);
+  std::optional<Turns::Turn> in_order;
+  if (torch_ != nullptr) in_order.emplace(turns_, turn);
+  const std::vector<MadeTensor> tensors = made_tensors(entry);
+  if (in_order) {
+    std::vector<TensorSpec> specs;
+    for (const auto& [writer, made] : tensors) {
+      specs.push_back({made.name, made.tensor.dtype, made.tensor.shape});
+    }
+    in_order->wait();
+    torch_->add(specs);
+    in_order.reset();
+  }
+  for (const auto& [writer, made] : tensors) writer->write(made.name, made.tensor.bytes);
 }
 
 }  // namespace quern

@@ -56,5 +56,30 @@ TEST(ExportAhead, BeginsAnewAfterAKillBetweenLayers) {
   EXPECT_EQ(run.output_hashes(), undisturbed_output(model.path(), 1));
 }
 
+/// How many outliers a module has decides where the next one lies in the file.
+TEST(ExportAhead, ATorchFileGrowsInTheOrderOfAWalkBackwards) {
+  const TwoLayerModel model;
+  const Command settings = squeezellm("squeezellm", {"quantize.sparsity=0.01"});
+  const std::vector<std::string> steps = RunFolder(model.path(), settings).steps();
+  const auto of_layer_0 = std::ranges::find_if(
+      steps, [](const std::string& step) { return step.ends_with("layer-000"); });
+  ASSERT_NE(of_layer_0, steps.end());
+  const RunFolder run(model.path(), settings);
+  const StepSignal at{.step = static_cast<int>(of_layer_0 - steps.begin()) + 1};
+  ASSERT_EQ(run_process(quern_stepper(1, at, run.quantize())).signal, SIGKILL);
+  const std::string begun = contents_of(partial(run) / "squeezellm.pt.tmp");
+  run.finish(2);
+  const std::string whole = contents_of(run.output() / "squeezellm.pt");
+  EXPECT_EQ(run.output_hashes(), undisturbed_output(model.path(), 1, settings));
+  EXPECT_GT(begun.size(), whole.size() / 8);
+  const TensorSource source(run.output());
+  const auto place = [&](int layer, const char* part) {
+    return source.entry("model.layers." + std::to_string(layer) + ".mlp.up_proj." + part).begin;
+  };
+  EXPECT_LT(source.entry("lm_head.weight").begin, place(1, "qweight"));
+  EXPECT_LT(place(1, "qweight"), place(1, "vals"));
+  EXPECT_LT(place(1, "vals"), place(0, "qweight"));
+}
+
 }  // namespace
 }  // namespace quern::test

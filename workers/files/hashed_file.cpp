@@ -13,15 +13,23 @@
 namespace quern {
 
 HashedFile::HashedFile(std::filesystem::path final_path, std::uint64_t bytes, CommitHook hook)
-    : bytes_(bytes), file_(std::move(final_path), std::move(hook)) {
-  file_.extend(bytes_);
+    : file_(std::move(final_path), std::move(hook)), bytes_(bytes) {
+  file_.extend(bytes);
   reader_.reset(::open(file_.temporary_path().c_str(), O_RDONLY | O_CLOEXEC));
   if (!reader_) throw store_error("open for reading", file_.temporary_path(), errno);
   follower_ = std::jthread([this](const std::stop_token& stop) { follow(stop); });
 }
 
+void HashedFile::grow(std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  bytes_ += bytes;
+}
+
 void HashedFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
-  ensure(offset + bytes.size() <= bytes_, "writes inside of a file of known size");
+  {
+    const std::lock_guard lock(mutex_);
+    ensure(offset + bytes.size() <= bytes_, "writes inside of a file");
+  }
   if (bytes.empty()) return;
   file_.write_at(offset, bytes);
   file_.start_writeback(offset, bytes.size());
@@ -38,6 +46,8 @@ std::string HashedFile::commit() {
   {
     const std::lock_guard lock(mutex_);
     ensure(complete_ == bytes_, "every byte of a file before its commit");
+    ended_ = true;
+    grown_.notify_one();
   }
   file_.commit();  // the disk and the hash take their time together
   follower_.join();
@@ -47,13 +57,14 @@ std::string HashedFile::commit() {
 
 void HashedFile::follow(const std::stop_token& stop) {
   try {
-    while (hashed_ < bytes_ && !stop.stop_requested()) {
+    while (!stop.stop_requested()) {
       std::uint64_t end = 0;
       {
         std::unique_lock lock(mutex_);
-        grown_.wait(lock, stop, [&] { return complete_ > hashed_; });
+        grown_.wait(lock, stop, [&] { return complete_ > hashed_ || ended_; });
         end = complete_;
       }
+      if (end == hashed_) return;
       hash_until(end, stop);
     }
   } catch (...) {

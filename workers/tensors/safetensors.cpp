@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -40,6 +41,11 @@ std::uint64_t header_bytes(const ReadableFile& file) {
   return length;
 }
 
+std::vector<TensorSpec> sorted_by_name(std::vector<TensorSpec> specs) {
+  std::ranges::sort(specs, {}, &TensorSpec::name);
+  return specs;
+}
+
 /// Where each tensor begins behind the header, and where the last one ends.
 std::vector<std::uint64_t> places_behind(std::uint64_t header, std::span<const TensorSpec> specs) {
   std::vector<std::uint64_t> places = {header};
@@ -64,8 +70,7 @@ void SafetensorsFile::read(const TensorEntry& entry, std::span<std::byte> out) c
 
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> specs,
                                      CommitHook hook)
-    : TensorWriter(std::move(specs)),
-      header_(format_safetensors_header(this->specs())),
+    : header_(format_safetensors_header(announce(sorted_by_name(std::move(specs))))),
       places_(places_behind(header_.size(), this->specs())),
       file_(std::move(path), places_.back(), std::move(hook)) {
   file_.write_at(0, std::as_bytes(std::span(header_)));

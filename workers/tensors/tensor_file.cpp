@@ -2,57 +2,57 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "kernels/core/error.h"
 
 namespace quern {
-namespace {
-
-std::vector<TensorSpec> sorted_by_name(std::vector<TensorSpec> specs) {
-  std::ranges::sort(specs, {}, &TensorSpec::name);
-  return specs;
-}
-
-}  // namespace
-
 std::uint64_t bytes_of(const TensorSpec& spec) {
   return static_cast<std::uint64_t>(spec.shape.elems()) * dtype_bytes(spec.dtype);
 }
 
-TensorWriter::TensorWriter(std::vector<TensorSpec> specs)
-    : specs_(sorted_by_name(std::move(specs))), begun_(specs_.size()) {}
+const std::vector<TensorSpec>& TensorWriter::announce(std::span<const TensorSpec> specs) {
+  const std::lock_guard lock(mutex_);
+  for (const TensorSpec& spec : specs) {
+    if (!by_name_.emplace(spec.name, Announced{specs_.size()}).second) {
+      throw InternalError(
+          fmt::format("tensor writer: tensor \"{}\" is announced twice, expected once", spec.name));
+    }
+    specs_.push_back(spec);
+  }
+  return specs_;
+}
 
-void TensorWriter::write(std::string_view name, std::span<const std::byte> bytes) {
-  const auto spec = std::ranges::lower_bound(specs_, name, {}, &TensorSpec::name);
-  if (spec == specs_.end() || spec->name != name) {
+/// Where a tensor is that is about to be written.
+std::size_t TensorWriter::begin(std::string_view name, std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const auto found = by_name_.find(name);
+  if (found == by_name_.end()) {
     throw InternalError(
         fmt::format("tensor writer: tensor \"{}\" came, expected one of specs()", name));
   }
-  if (bytes.size() != bytes_of(*spec)) {
+  const TensorSpec& spec = specs_[found->second.index];
+  if (bytes != bytes_of(spec)) {
     throw InternalError(
         fmt::format("tensor writer: tensor \"{}\" came with {} bytes, expected {} for {} {}", name,
-                    bytes.size(), bytes_of(*spec), dtype_name(spec->dtype), spec->shape.text()));
+                    bytes, bytes_of(spec), dtype_name(spec.dtype), spec.shape.text()));
   }
-  const auto index = static_cast<std::size_t>(spec - specs_.begin());
-  {
-    const std::lock_guard lock(mutex_);
-    if (begun_[index]) {
-      throw InternalError(
-          fmt::format("tensor writer: tensor \"{}\" came twice, expected once", name));
-    }
-    begun_[index] = true;
+  if (std::exchange(found->second.begun, true)) {
+    throw InternalError(
+        fmt::format("tensor writer: tensor \"{}\" came twice, expected once", name));
   }
-  place(index, bytes);
+  return found->second.index;
+}
+
+void TensorWriter::write(std::string_view name, std::span<const std::byte> bytes) {
+  place(begin(name, bytes.size()), bytes);
 }
 
 std::string TensorWriter::commit() {
-  const auto missing = std::ranges::find(begun_, false);
-  if (missing != begun_.end()) {
+  for (const auto& [name, announced] : by_name_) {
+    if (announced.begun) continue;
     throw InternalError(
-        fmt::format("tensor writer: commit before tensor \"{}\" was written",
-                    specs_[static_cast<std::size_t>(missing - begun_.begin())].name));
+        fmt::format("tensor writer: commit before tensor \"{}\" was written", name));
   }
   return finish();
 }

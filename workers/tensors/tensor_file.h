@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <span>
@@ -70,16 +71,16 @@ class TensorFile {
   std::string header_hash_;
 };
 
-/// Writes one file of tensors. All specs are known first; the places of the tensors follow from
-/// them, so that their data may come in any order. Nothing has its final name before commit().
+/// Writes one file of tensors, whose data may come in any order once they are announced. Nothing
+/// has its final name before commit().
 class TensorWriter {
  public:
   virtual ~TensorWriter() = default;
   TensorWriter(const TensorWriter&) = delete;             // owns the open file
   TensorWriter& operator=(const TensorWriter&) = delete;  // likewise
 
-  /// Sorted by name: the order in which data lie in the file. Its SHA-256 is taken in this order,
-  /// in the background.
+  /// What was announced, in the order in which data lie in the file. Its SHA-256 is taken in this
+  /// order, in the background. Not while some are being announced.
   const std::vector<TensorSpec>& specs() const noexcept { return specs_; }
   /// Thread-safe. Throws InternalError if there is no such tensor, it was written before or the
   /// size differs.
@@ -88,16 +89,25 @@ class TensorWriter {
   std::string commit();
 
  protected:
-  explicit TensorWriter(std::vector<TensorSpec> specs);
+  TensorWriter() = default;
+  /// Behind those that are there; returns specs(). Thread-safe. Throws InternalError if a name is
+  /// there already.
+  const std::vector<TensorSpec>& announce(std::span<const TensorSpec> specs);
 
  private:
+  struct Announced {
+    std::size_t index;
+    bool begun = false;
+  };
+
   /// The data of specs()[index]; from any thread, once for each.
   virtual void place(std::size_t index, std::span<const std::byte> bytes) = 0;
   virtual std::string finish() = 0;
+  std::size_t begin(std::string_view name, std::uint64_t bytes);
 
+  std::mutex mutex_;  ///< guards the two below
   std::vector<TensorSpec> specs_;
-  std::mutex mutex_;         ///< guards begun_
-  std::vector<bool> begun_;  ///< by index
+  std::map<std::string, Announced, std::less<>> by_name_;
 };
 
 /// Bytes of a tensor's data.

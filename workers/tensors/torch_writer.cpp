@@ -11,60 +11,59 @@ namespace {
 
 constexpr std::string_view kByteOrder = "little";
 constexpr std::string_view kVersion = "3\n";
-constexpr std::size_t kBeforeTensors = 2;  ///< entries: the pickle and the byte order
+constexpr std::size_t kBeforeTensors = 2;  ///< entries: byte order and version
 
 std::span<const std::byte> as_bytes(std::string_view text) {
   return std::as_bytes(std::span(text));
 }
 
-std::uint64_t end_of(const ZipRecord& record) {
-  return record.header + zip_local_header(record).size() + record.bytes;
-}
-
-/// All entries at their places, without their checksums.
-std::vector<ZipRecord> lay_out(std::uint64_t pickle_bytes, std::span<const TensorSpec> specs) {
-  std::vector<ZipRecord> records;
-  const auto add = [&](const std::string& name, std::uint64_t bytes) {
-    records.push_back({"archive/" + name, 0, bytes, records.empty() ? 0 : end_of(records.back())});
-  };
-  add("data.pkl", pickle_bytes);
-  add("byteorder", kByteOrder.size());
-  for (std::size_t i = 0; i < specs.size(); ++i) {
-    add("data/" + std::to_string(i), bytes_of(specs[i]));
-  }
-  add("version", kVersion.size());
-  return records;
-}
-
 }  // namespace
 
-TorchWriter::TorchWriter(const std::filesystem::path& path, std::vector<TensorSpec> specs,
-                         const std::vector<NamedScalar>& scalars, CommitHook hook)
-    : TensorWriter(std::move(specs)),
-      pickle_(format_pickle(this->specs(), scalars)),
-      records_(lay_out(pickle_.size(), this->specs())),
-      directory_(end_of(records_.back())),
-      file_(path, directory_ + zip_directory(records_, directory_).size(), std::move(hook)) {
-  put(0, as_bytes(pickle_));
-  put(1, as_bytes(kByteOrder));
-  put(records_.size() - 1, as_bytes(kVersion));
+TorchWriter::TorchWriter(const std::filesystem::path& path, CommitHook hook)
+    : file_(path, 0, std::move(hook)) {
+  put(add_record("byteorder", kByteOrder.size()), as_bytes(kByteOrder));
+  put(add_record("version", kVersion.size()), as_bytes(kVersion));
+}
+
+void TorchWriter::add(std::span<const TensorSpec> specs) {
+  const std::lock_guard lock(mutex_);
+  announce(specs);
+  for (const TensorSpec& spec : specs) {
+    add_record("data/" + std::to_string(records_.size() - kBeforeTensors), bytes_of(spec));
+  }
+}
+
+/// Makes room for an entry behind the others; it gets its checksum with its contents.
+std::size_t TorchWriter::add_record(const std::string& name, std::uint64_t bytes) {
+  records_.push_back({"archive/" + name, 0, bytes, end_});
+  const std::uint64_t size = zip_local_header(records_.back()).size() + bytes;
+  file_.grow(size);
+  end_ += size;
+  return records_.size() - 1;
 }
 
 void TorchWriter::place(std::size_t index, std::span<const std::byte> bytes) {
   put(kBeforeTensors + index, bytes);
 }
 
-std::string TorchWriter::finish() {
-  file_.write_at(directory_, as_bytes(zip_directory(records_, directory_)));
-  return file_.commit();
+void TorchWriter::put(std::size_t record, std::span<const std::byte> bytes) {
+  const std::uint32_t checksum = crc32(bytes);
+  std::unique_lock lock(mutex_);
+  records_[record].crc32 = checksum;
+  const ZipRecord entry = records_[record];
+  lock.unlock();
+  const std::string header = zip_local_header(entry);
+  file_.write_at(entry.header, as_bytes(header));
+  file_.write_at(entry.header + header.size(), bytes);
 }
 
-void TorchWriter::put(std::size_t entry, std::span<const std::byte> bytes) {
-  ZipRecord& record = records_[entry];
-  record.crc32 = crc32(bytes);
-  const std::string header = zip_local_header(record);
-  file_.write_at(record.header, as_bytes(header));
-  file_.write_at(record.header + header.size(), bytes);
+std::string TorchWriter::finish() {
+  const std::string pickle = format_pickle(specs(), scalars_);
+  put(add_record("data.pkl", pickle.size()), as_bytes(pickle));
+  const std::string directory = zip_directory(records_, end_);
+  file_.grow(directory.size());
+  file_.write_at(end_, as_bytes(directory));
+  return file_.commit();
 }
 
 }  // namespace quern

@@ -72,7 +72,9 @@ void write_packed(const Model& model, OutputFormat format, const fs::path& folde
     write_json(folder / file.name, file.contents);
   }
   if (exporter->container() == Container::torch) {
-    TorchWriter writer(folder / "squeezellm.pt", specs, exporter->scalars(exported));
+    TorchWriter writer(folder / "squeezellm.pt");
+    writer.add(specs);
+    writer.set_scalars(exporter->scalars(exported));
     return write_tensors(writer, tensors);
   }
   SafetensorsWriter writer(folder / "model.safetensors", specs);

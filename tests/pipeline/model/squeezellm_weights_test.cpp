@@ -161,8 +161,9 @@ class SqueezellmFolder : public testing::Test {
   void write_torch(std::int64_t threshold, const std::string& quant_config) const {
     write_config(nullptr);
     std::ofstream(folder() / "quant_config.json") << quant_config;
-    TorchWriter writer(folder() / "any-name.pt", specs(),
-                       {{"sparse_threshold." + kModule, threshold}});
+    TorchWriter writer(folder() / "any-name.pt");
+    writer.add(specs());
+    writer.set_scalars({{"sparse_threshold." + kModule, threshold}});
     write(writer);
   }
   void write_safetensors(const nlohmann::json& quantization) const {

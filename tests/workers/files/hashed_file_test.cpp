@@ -64,6 +64,20 @@ TEST(HashedFile, TakesPiecesInAnyOrderFromSeveralThreads) {
   EXPECT_EQ(hash, sha256_file(path));
 }
 
+TEST(HashedFile, GrowsWhileItIsWritten) {
+  const TemporaryDirectory folder;
+  HashedFile file(folder.path() / "abc", 0);
+  EXPECT_THROW(file.write_at(0, bytes_of("a")), InternalError);
+  file.grow(2);
+  file.write_at(1, bytes_of("b"));
+  file.write_at(0, bytes_of("a"));
+  file.grow(1);
+  EXPECT_THROW(file.commit(), InternalError);
+  file.write_at(2, bytes_of("c"));
+  EXPECT_EQ(file.commit(), kAbc);
+  EXPECT_EQ(read_text_file(folder.path() / "abc"), "abc");
+}
+
 TEST(HashedFile, IsNotCommittedWithAHole) {
   const TemporaryDirectory folder;
   {

@@ -28,7 +28,9 @@ class TorchWriterTest : public ::testing::Test {
  protected:
   /// Tensor w [2, 1] i32 and the number n.
   void write_small() const {
-    TorchWriter writer(path_, {{"w", DType::i32, {2, 1}}}, {{"n", 300}});
+    TorchWriter writer(path_);
+    writer.add(std::vector<TensorSpec>{{"w", DType::i32, {2, 1}}});
+    writer.set_scalars({{"n", 300}});
     writer.write("w", bytes_of(le<std::int32_t>(7) + le<std::int32_t>(-1)));
     writer.commit();
   }
@@ -61,12 +63,14 @@ TEST_F(TorchWriterTest, ThePickleIsThatOfTheFormat) {
 TEST_F(TorchWriterTest, WritesTheBytesOfTheFormat) {
   write_small();
   const std::string bytes = read_bytes(path_);
-  // 30 + 16 of name + 4 of extra field, and 14 of padding.
   const std::string pickle = format_pickle(std::vector<TensorSpec>{{"w", DType::i32, {2, 1}}},
                                            std::vector<NamedScalar>{{"n", 300}});
   EXPECT_EQ(bytes.substr(0, 14), "PK\3\4\x14\0\0\0\0\0\0\0\x21\0"s);
-  EXPECT_EQ(bytes.substr(26, 38), "\x10\0\x12\0archive/data.pklFB\x0E\0ZZZZZZZZZZZZZZ"s);
-  EXPECT_EQ(bytes.substr(64, pickle.size()), pickle);
+  // 30 + 17 of name + 4 of extra field, and 13 of padding.
+  EXPECT_EQ(bytes.substr(26, 38), "\x11\0\x11\0archive/byteorderFB\x0D\0ZZZZZZZZZZZZZ"s);
+  EXPECT_EQ(bytes.substr(64, 6), "little");
+  const std::size_t last = bytes.find("archive/data.pkl");
+  EXPECT_EQ(bytes.substr((last + 64) / 64 * 64, pickle.size()), pickle);
   const std::size_t data = bytes.find("archive/data/0");
   const std::size_t contents = (data + 64) / 64 * 64;
   EXPECT_EQ(bytes.substr(contents, 8), le<std::int32_t>(7) + le<std::int32_t>(-1));
@@ -81,7 +85,8 @@ TEST_F(TorchWriterTest, TakesDataInAnyOrder) {
   const std::string w(70, 'w');
   std::vector<std::string> files;
   for (const bool reversed : {false, true}) {
-    TorchWriter writer(path_, specs, {});
+    TorchWriter writer(path_);
+    writer.add(specs);
     if (reversed) writer.write("w", bytes_of(w));
     writer.write("v", bytes_of(v));
     if (!reversed) writer.write("w", bytes_of(w));
@@ -90,6 +95,26 @@ TEST_F(TorchWriterTest, TakesDataInAnyOrder) {
     files.push_back(read_bytes(path_));
   }
   EXPECT_EQ(files[0], files[1]);
+}
+
+TEST_F(TorchWriterTest, TakesTensorsThatComeUpLater) {
+  const std::vector<TensorSpec> specs = {{"w", DType::u8, {70}}, {"v", DType::u8, {3}}};
+  const std::string w(70, 'w');
+  std::vector<std::string> files;
+  for (const bool together : {false, true}) {
+    TorchWriter writer(path_);
+    writer.add(std::span(specs).first(together ? 2 : 1));
+    writer.write("w", bytes_of(w));
+    if (!together) writer.add(std::span(specs).last(1));
+    writer.write("v", bytes_of("abc"));
+    EXPECT_THAT(message_of<InternalError>([&] { writer.add(specs); }), HasSubstr("\"w\""));
+    const std::string hash = writer.commit();
+    EXPECT_EQ(hash, sha256_file(path_));
+    files.push_back(read_bytes(path_));
+  }
+  EXPECT_EQ(files[0], files[1]);
+  const TorchFile file(path_);
+  EXPECT_LT(file.entries().at("w").begin, file.entries().at("v").begin);
 }
 
 TEST_F(TorchWriterTest, EqualContentsAreEqualBytes) {
@@ -104,7 +129,9 @@ TEST_F(TorchWriterTest, TheReaderFindsEverythingAligned) {
                                    {"a", DType::u8, {0}},
                                    {"c", DType::f32, {1, 2}},
                                    {"d", DType::boolean, {}}};
-  TorchWriter writer(path_, specs, {{"z", -5}, {"y", INT64_MIN}});
+  TorchWriter writer(path_);
+  writer.add(specs);
+  writer.set_scalars({{"z", -5}, {"y", INT64_MIN}});
   for (const TensorSpec& spec : writer.specs()) {
     const std::size_t bytes =
         static_cast<std::size_t>(spec.shape.elems()) * dtype_bytes(spec.dtype);
@@ -129,7 +156,8 @@ TEST_F(TorchWriterTest, TheReaderFindsEverythingAligned) {
 
 TEST_F(TorchWriterTest, AnUncommittedFileDoesNotStay) {
   {
-    TorchWriter writer(path_, {{"w", DType::u8, {1}}}, {});
+    TorchWriter writer(path_);
+    writer.add(std::vector<TensorSpec>{{"w", DType::u8, {1}}});
     EXPECT_THAT(message_of<InternalError>([&] { writer.commit(); }), HasSubstr("\"w\""));
     writer.write("w", bytes_of("x"));
     EXPECT_FALSE(fs::exists(path_)) << "visible before commit";
@@ -143,9 +171,9 @@ TEST_F(TorchWriterTest, ManyTensorsNeedTheWideDirectory) {
   constexpr int kTensors = 66'000;
   std::vector<TensorSpec> specs;
   for (int i = 0; i < kTensors; ++i) specs.push_back({std::to_string(i), DType::u8, {1}});
-  TorchWriter writer(path_, specs, {});
-  for (const TensorSpec& spec : writer.specs())
-    writer.write(spec.name, bytes_of(spec.name.substr(0, 1)));
+  TorchWriter writer(path_);
+  writer.add(specs);
+  for (const TensorSpec& spec : specs) writer.write(spec.name, bytes_of(spec.name.substr(0, 1)));
   writer.commit();
   const TorchFile file(path_);
   ASSERT_EQ(file.entries().size(), static_cast<std::size_t>(kTensors));
