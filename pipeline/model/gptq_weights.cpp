@@ -13,19 +13,13 @@ namespace {
 
 constexpr std::array kPackedParts = {"qweight", "qzeros", "scales", "g_idx"};
 
-void expect_tensor(const HostTensor& tensor, DType dtype, const Shape& shape,
-                   const std::string& name) {
-  if (tensor.dtype == dtype && tensor.shape == shape) return;
-  throw InputError(fmt::format("tensor '{}' is {} {}; expected {} {}", name,
-                               dtype_name(tensor.dtype), tensor.shape.text(), dtype_name(dtype),
-                               shape.text()));
-}
-
 std::int64_t words_for(std::int64_t count, int bits) {
   return (count * bits + 31) / 32;
 }
 
-void check_shapes(const GptqTensors& tensors, int bits, const std::string& module) {
+/// words: qweight, which need not be in `tensors`.
+void check_shapes(const GptqTensors& tensors, const TensorSpec& words, int bits,
+                  const std::string& module) {
   if (tensors.g_idx.shape.rank() != 1 || tensors.scales.shape.rank() != 2) {
     throw InputError(
         fmt::format("module '{}': g_idx must have one dimension and scales two", module));
@@ -33,10 +27,11 @@ void check_shapes(const GptqTensors& tensors, int bits, const std::string& modul
   const std::int64_t columns = tensors.g_idx.shape[0];
   const std::int64_t groups = tensors.scales.shape[0];
   const std::int64_t rows = tensors.scales.shape[1];
-  expect_tensor(tensors.g_idx, DType::i32, {columns}, module + ".g_idx");
-  expect_tensor(tensors.scales, DType::f16, {groups, rows}, module + ".scales");
-  expect_tensor(tensors.qweight, DType::i32, {words_for(columns, bits), rows}, module + ".qweight");
-  expect_tensor(tensors.qzeros, DType::i32, {groups, words_for(rows, bits)}, module + ".qzeros");
+  expect_tensor(spec_of(module + ".g_idx", tensors.g_idx), DType::i32, {columns});
+  expect_tensor(spec_of(module + ".scales", tensors.scales), DType::f16, {groups, rows});
+  expect_tensor(words, DType::i32, {words_for(columns, bits), rows});
+  expect_tensor(spec_of(module + ".qzeros", tensors.qzeros), DType::i32,
+                {groups, words_for(rows, bits)});
   for (const std::int32_t group : tensors.g_idx.as<std::int32_t>()) {
     if (group >= 0 && group < groups) continue;
     throw InputError(fmt::format("tensor '{}.g_idx' names group {}; there are {} groups", module,
@@ -72,10 +67,8 @@ void check_packed(const TensorNode& node, const TensorSource& source, const std:
       source.folder().string(), module, scales.text(), g_idx.text(), node.shape.text()));
 }
 
-/// Zero points [G, N] u8, after a check of all tensors.
-HostTensor unpack_zeros(const GptqTensors& tensors, int bits, int stored_zero_offset,
-                        std::string_view module) {
-  check_shapes(tensors, bits, std::string(module));
+/// Zero points [G, N] u8.
+HostTensor unpack_zeros(const GptqTensors& tensors, int bits, int stored_zero_offset) {
   HostTensor zeros(DType::u8, tensors.scales.shape);
   const std::int64_t groups = tensors.scales.shape[0];
   const std::int64_t rows = tensors.scales.shape[1];
@@ -98,14 +91,10 @@ HostTensor unpack_zeros(const GptqTensors& tensors, int bits, int stored_zero_of
 
 HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
                        std::string_view module) {
-  const HostTensor zeros = unpack_zeros(tensors, bits, stored_zero_offset, module);
+  const std::string name(module);
+  check_shapes(tensors, spec_of(name + ".qweight", tensors.qweight), bits, name);
+  const HostTensor zeros = unpack_zeros(tensors, bits, stored_zero_offset);
   return decode_grid({tensors.qweight, tensors.scales, zeros, tensors.g_idx, bits});
-}
-
-void decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
-                 std::string_view module, const TakeValues& take) {
-  const HostTensor zeros = unpack_zeros(tensors, bits, stored_zero_offset, module);
-  decode_grid({tensors.qweight, tensors.scales, zeros, tensors.g_idx, bits}, take);
 }
 
 GptqWeights::Override GptqWeights::read_override(const std::string& key,
@@ -171,21 +160,34 @@ int GptqWeights::bits_of(const std::string& module) const {
   return bits_;
 }
 
-GptqTensors GptqWeights::read_module(const std::string& module) const {
-  return {source_.read(module + ".qweight"), source_.read(module + ".qzeros"),
-          source_.read(module + ".scales"), source_.read(module + ".g_idx")};
+/// All but its words.
+GptqTensors GptqWeights::read_grid(const std::string& module) const {
+  return {{},
+          source_.read(module + ".qzeros"),
+          source_.read(module + ".scales"),
+          source_.read(module + ".g_idx")};
 }
 
 HostTensor GptqWeights::read(const std::string& name) const {
   const std::string module = packed_module(name);
   if (!is_packed(module)) return source_.read(name);
-  return decode_gptq(read_module(module), bits_of(module), stored_zero_offset_, module);
+  GptqTensors tensors = read_grid(module);
+  tensors.qweight = source_.read(module + ".qweight");
+  return decode_gptq(tensors, bits_of(module), stored_zero_offset_, module);
 }
 
 void GptqWeights::read_pieces(const std::string& name, const TakeValues& take) const {
   const std::string module = packed_module(name);
   if (!is_packed(module)) return WeightSource::read_pieces(name, take);
-  decode_gptq(read_module(module), bits_of(module), stored_zero_offset_, module, take);
+  const std::string words = module + ".qweight";
+  const TensorEntry& entry = source_.entry(words);
+  const int bits = bits_of(module);
+  const GptqTensors tensors = read_grid(module);
+  check_shapes(tensors, {words, entry.dtype, entry.shape}, bits, module);
+  const HostTensor zeros = unpack_zeros(tensors, bits, stored_zero_offset_);
+  read_columns(source_, words, [&](std::int64_t first, const HostTensor& strip) {
+    decode_grid({strip, tensors.scales, zeros, tensors.g_idx, bits, first}, take);
+  });
 }
 
 std::uint64_t GptqWeights::bytes(const std::string& name) const {

@@ -24,9 +24,6 @@ struct GptqTensors {
 /// shares nothing with the packer. Throws InputError naming `module` when the tensors do not fit.
 HostTensor decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
                        std::string_view module);
-/// The same, a few rows at a time.
-void decode_gptq(const GptqTensors& tensors, int bits, int stored_zero_offset,
-                 std::string_view module, const TakeValues& take);
 
 /// A GPTQ checkpoint: packed modules are decoded, everything else is passed on.
 class GptqWeights final : public WeightSource {
@@ -52,7 +49,7 @@ class GptqWeights final : public WeightSource {
   static Override read_override(const std::string& key, const nlohmann::ordered_json& value,
                                 int default_bits, std::string_view origin);
   int bits_of(const std::string& module) const;
-  GptqTensors read_module(const std::string& module) const;
+  GptqTensors read_grid(const std::string& module) const;
 
   const TensorSource& source_;
   int bits_ = 4;

@@ -34,19 +34,21 @@ using BlockCodes = std::array<std::int32_t, kBlock>;
 struct RowTile {
   std::size_t first;
   std::size_t count;
+  std::size_t first_word;  ///< of row `first` in each line of words
 };
 
 /// The words of kBlock columns in the rows of a tile: a bit stream of each row.
 class TileStreams {
  public:
-  /// words [ceil(K bits / 32), N]; column is a multiple of kBlock.
+  /// words [ceil(K bits / 32), n]; column is a multiple of kBlock.
   void load(const HostTensor& words, int bits, std::size_t column, const RowTile& tile) {
     const auto stride = static_cast<std::size_t>(words.shape[1]);
     const std::size_t begin = column * static_cast<std::size_t>(bits) / 32;
     const std::size_t end = std::min(static_cast<std::size_t>(words.shape[0]),
                                      begin + kBlock * static_cast<std::size_t>(bits) / 32);
     for (std::size_t word = begin; word < end; ++word) {
-      const std::int32_t* const line = words.as<std::int32_t>().data() + word * stride + tile.first;
+      const std::int32_t* const line =
+          words.as<std::int32_t>().data() + word * stride + tile.first_word;
       for (std::size_t i = 0; i < tile.count; ++i) rows_[i][word - begin] = line[i];
     }
   }
@@ -97,11 +99,12 @@ void for_codes(const HostTensor& words, int bits, std::size_t columns, const Row
   }
 }
 
-/// call(tile) for all rows.
+/// call(tile) for all rows whose words are there.
 template <typename Call>
-void for_tiles(std::int64_t rows, Call call) {
-  for (std::size_t first = 0; first < static_cast<std::size_t>(rows); first += kTile) {
-    call(RowTile{first, std::min(kTile, static_cast<std::size_t>(rows) - first)});
+void for_tiles(const HostTensor& words, std::int64_t first_row, Call call) {
+  const auto rows = static_cast<std::size_t>(words.shape[1]);
+  for (std::size_t word = 0; word < rows; word += kTile) {
+    call(RowTile{static_cast<std::size_t>(first_row) + word, std::min(kTile, rows - word), word});
   }
 }
 
@@ -165,51 +168,44 @@ void decode_tile(const PackedCodebook& codebook, const RowTile& tile, float* out
   add_outliers(codebook, tile, out);
 }
 
-Shape shape_of(const GridRuns& runs) {
-  return {runs.grid.scales.shape[1], runs.grid.group_of.shape[0]};
-}
-
-Shape shape_of(const PackedCodebook& codebook) {
-  return {codebook.table.shape[0], codebook.columns};
-}
-
-template <typename Packed>
-HostTensor decode_whole(const Packed& packed) {
-  HostTensor weight(DType::f32, shape_of(packed));
-  const auto columns = static_cast<std::size_t>(weight.shape[1]);
+/// The rows whose words are there; packed: what decode_tile() takes.
+template <typename Codes, typename Packed>
+HostTensor decode_whole(const Codes& codes, std::int64_t columns, const Packed& packed) {
+  HostTensor weight(DType::f32, {codes.words.shape[1], columns});
   float* const out = weight.as<float>().data();
-  for_tiles(weight.shape[0],
-            [&](const RowTile& tile) { decode_tile(packed, tile, out + tile.first * columns); });
+  for_tiles(codes.words, codes.first_row, [&](const RowTile& tile) {
+    decode_tile(packed, tile, out + tile.first_word * static_cast<std::size_t>(columns));
+  });
   return weight;
 }
 
-template <typename Packed>
-void decode_tiles(const Packed& packed, const TakeValues& take) {
-  const Shape shape = shape_of(packed);
-  const auto columns = static_cast<std::size_t>(shape[1]);
-  std::vector<float> rows(kTile * columns);
-  for_tiles(shape[0], [&](const RowTile& tile) {
+template <typename Codes, typename Packed>
+void decode_tiles(const Codes& codes, std::int64_t columns, const Packed& packed,
+                  const TakeValues& take) {
+  const auto width = static_cast<std::size_t>(columns);
+  std::vector<float> rows(kTile * width);
+  for_tiles(codes.words, codes.first_row, [&](const RowTile& tile) {
     decode_tile(packed, tile, rows.data());
-    take(tile.first * columns, std::span(rows).first(tile.count * columns));
+    take(tile.first * width, std::span(rows).first(tile.count * width));
   });
 }
 
 }  // namespace
 
 HostTensor decode_grid(const PackedGrid& grid) {
-  return decode_whole(GridRuns(grid));
+  return decode_whole(grid, grid.group_of.shape[0], GridRuns(grid));
 }
 
 void decode_grid(const PackedGrid& grid, const TakeValues& take) {
-  decode_tiles(GridRuns(grid), take);
+  decode_tiles(grid, grid.group_of.shape[0], GridRuns(grid), take);
 }
 
 HostTensor decode_codebook(const PackedCodebook& codebook) {
-  return decode_whole(codebook);
+  return decode_whole(codebook, codebook.columns, codebook);
 }
 
 void decode_codebook(const PackedCodebook& codebook, const TakeValues& take) {
-  decode_tiles(codebook, take);
+  decode_tiles(codebook, codebook.columns, codebook, take);
 }
 
 }  // namespace quern

@@ -12,14 +12,6 @@
 namespace quern {
 namespace {
 
-void expect_tensor(const HostTensor& tensor, DType dtype, const Shape& shape,
-                   const std::string& name) {
-  if (tensor.dtype == dtype && tensor.shape == shape) return;
-  throw InputError(fmt::format("tensor '{}' is {} {}; expected {} {}", name,
-                               dtype_name(tensor.dtype), tensor.shape.text(), dtype_name(dtype),
-                               shape.text()));
-}
-
 /// K, from the words of a column.
 std::int64_t columns_of(const Shape& qweight, int bits) {
   return qweight[0] * 32 / bits;
@@ -29,21 +21,22 @@ bool whole_codes(const Shape& qweight, int bits) {
   return qweight.rank() == 2 && qweight[0] * 32 % bits == 0;
 }
 
-void check_shapes(const SqueezellmTensors& tensors, int bits, const std::string& module) {
-  const HostTensor& words = tensors.qweight;
+/// words: qweight, which need not be in `tensors`.
+void check_shapes(const SqueezellmTensors& tensors, const TensorSpec& words, int bits,
+                  const std::string& module) {
   if (words.dtype != DType::i32 || !whole_codes(words.shape, bits)) {
-    throw InputError(fmt::format("tensor '{}.qweight' is {} {}; expected I32 [K * {} / 32, N]",
-                                 module, dtype_name(words.dtype), words.shape.text(), bits));
+    throw InputError(fmt::format("tensor '{}' is {} {}; expected I32 [K * {} / 32, N]", words.name,
+                                 dtype_name(words.dtype), words.shape.text(), bits));
   }
   const std::int64_t rows = words.shape[1];
   const DType table = tensors.lookup_table.dtype == DType::f16 ? DType::f16 : DType::f32;
-  expect_tensor(tensors.lookup_table, table, {rows, std::int64_t{1} << bits},
-                module + ".lookup_table");
+  expect_tensor(spec_of(module + ".lookup_table", tensors.lookup_table), table,
+                {rows, std::int64_t{1} << bits});
   if (!tensors.outliers) return;
   const std::int64_t outliers = tensors.outliers->cols.shape.elems();
-  expect_tensor(tensors.outliers->rows, DType::i32, {rows + 1}, module + ".rows");
-  expect_tensor(tensors.outliers->cols, DType::i32, {outliers}, module + ".cols");
-  expect_tensor(tensors.outliers->vals, DType::f32, {outliers}, module + ".vals");
+  expect_tensor(spec_of(module + ".rows", tensors.outliers->rows), DType::i32, {rows + 1});
+  expect_tensor(spec_of(module + ".cols", tensors.outliers->cols), DType::i32, {outliers});
+  expect_tensor(spec_of(module + ".vals", tensors.outliers->vals), DType::f32, {outliers});
 }
 
 /// Row pointers ascend from 0 to the number of outliers; columns are in range and ascend.
@@ -123,38 +116,39 @@ void check_packed(const TensorNode& node, const TensorSource& source, const std:
   }
 }
 
-/// Calls decode with a view of the tensors, after a check of all of them.
-template <typename Decode>
-void decode_with(const SqueezellmTensors& tensors, int bits, std::string_view module,
-                 Decode decode) {
-  const std::string name(module);
-  check_shapes(tensors, bits, name);
-  const std::int64_t columns = columns_of(tensors.qweight.shape, bits);
-  const HostTensor table = as_single(tensors.lookup_table);
-  if (tensors.outliers) {
-    const auto& [rows, cols, vals] = *tensors.outliers;
-    check_outliers(*tensors.outliers, columns, name);
-    return decode(PackedCodebook{tensors.qweight, table, rows, cols, vals, columns, bits});
+/// What a module holds beside its words, checked, and as decode_codebook() takes it.
+struct Tables {
+  /// words: qweight.
+  Tables(const SqueezellmTensors& tensors, const TensorSpec& words, int bits,
+         const std::string& module)
+      : bits_(bits) {
+    check_shapes(tensors, words, bits, module);
+    columns_ = columns_of(words.shape, bits);
+    table_ = as_single(tensors.lookup_table);
+    if (tensors.outliers) check_outliers(*tensors.outliers, columns_, module);
+    outliers_ = tensors.outliers.value_or(
+        SqueezellmOutliers{HostTensor(DType::i32, {words.shape[1] + 1}),
+                           HostTensor(DType::i32, {0}), HostTensor(DType::f32, {0})});
   }
-  const HostTensor rows(DType::i32, {tensors.qweight.shape[1] + 1});
-  const HostTensor cols(DType::i32, {0});
-  const HostTensor vals(DType::f32, {0});
-  decode(PackedCodebook{tensors.qweight, table, rows, cols, vals, columns, bits});
-}
+
+  PackedCodebook with(const HostTensor& words, std::int64_t first_row) const {
+    return {words,          table_,   outliers_.rows, outliers_.cols,
+            outliers_.vals, columns_, bits_,          first_row};
+  }
+
+ private:
+  int bits_;
+  std::int64_t columns_ = 0;
+  HostTensor table_;
+  SqueezellmOutliers outliers_;
+};
 
 }  // namespace
 
 HostTensor decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module) {
-  HostTensor weight;
-  decode_with(tensors, bits, module,
-              [&](const PackedCodebook& codebook) { weight = decode_codebook(codebook); });
-  return weight;
-}
-
-void decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module,
-                       const TakeValues& take) {
-  decode_with(tensors, bits, module,
-              [&](const PackedCodebook& codebook) { decode_codebook(codebook, take); });
+  const std::string name(module);
+  const Tables tables(tensors, spec_of(name + ".qweight", tensors.qweight), bits, name);
+  return decode_codebook(tables.with(tensors.qweight, 0));
 }
 
 SqueezellmWeights::SqueezellmWeights(const TensorSource& source,
@@ -188,9 +182,9 @@ int SqueezellmWeights::bits_of(const std::string& module) const {
   return found == deviating_.end() ? bits_ : found->second;
 }
 
-SqueezellmTensors SqueezellmWeights::read_module(const std::string& module) const {
-  SqueezellmTensors tensors{source_.read(module + ".qweight"),
-                            source_.read(module + ".lookup_table"), std::nullopt};
+/// All but its words.
+SqueezellmTensors SqueezellmWeights::read_tables(const std::string& module) const {
+  SqueezellmTensors tensors{{}, source_.read(module + ".lookup_table"), std::nullopt};
   if (source_.contains(module + ".rows")) {
     tensors.outliers = {source_.read(module + ".rows"), source_.read(module + ".cols"),
                         source_.read(module + ".vals")};
@@ -201,13 +195,21 @@ SqueezellmTensors SqueezellmWeights::read_module(const std::string& module) cons
 HostTensor SqueezellmWeights::read(const std::string& name) const {
   const std::string module = packed_module(name);
   if (!is_packed(module)) return source_.read(name);
-  return decode_squeezellm(read_module(module), bits_of(module), module);
+  SqueezellmTensors tensors = read_tables(module);
+  tensors.qweight = source_.read(module + ".qweight");
+  return decode_squeezellm(tensors, bits_of(module), module);
 }
 
 void SqueezellmWeights::read_pieces(const std::string& name, const TakeValues& take) const {
   const std::string module = packed_module(name);
   if (!is_packed(module)) return WeightSource::read_pieces(name, take);
-  decode_squeezellm(read_module(module), bits_of(module), module, take);
+  const std::string words = module + ".qweight";
+  const TensorEntry& entry = source_.entry(words);
+  const Tables tables(read_tables(module), {words, entry.dtype, entry.shape}, bits_of(module),
+                      module);
+  read_columns(source_, words, [&](std::int64_t first, const HostTensor& strip) {
+    decode_codebook(tables.with(strip, first), take);
+  });
 }
 
 std::uint64_t SqueezellmWeights::bytes(const std::string& name) const {

@@ -29,9 +29,6 @@ struct SqueezellmTensors {
 /// alone: it shares nothing with the packer. Throws InputError naming `module` and the tensor when
 /// they do not fit each other.
 HostTensor decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module);
-/// The same, a few rows at a time.
-void decode_squeezellm(const SqueezellmTensors& tensors, int bits, std::string_view module,
-                       const TakeValues& take);
 
 /// A SqueezeLLM checkpoint in either container: packed modules are decoded, everything else is
 /// passed on.
@@ -50,7 +47,7 @@ class SqueezellmWeights final : public WeightSource {
   int bits_of(const std::string& module) const;
 
  private:
-  SqueezellmTensors read_module(const std::string& module) const;
+  SqueezellmTensors read_tables(const std::string& module) const;
 
   const TensorSource& source_;
   int bits_ = 4;
