@@ -137,18 +137,19 @@ void expect_same_codes(const QuantizedTensor& actual, const QuantizedTensor& exp
   EXPECT_TRUE(same_bytes(actual.zeros, expected.zeros));
 }
 
-TEST_P(CudaSolverTest, SolvesLikeTheCpu) {
-  for (const auto& [rows, columns, dtype] :
-       {Module{1, 1, DType::f32}, Module{33, 129, DType::bf16}, Module{9, 300, DType::f16},
-        Module{31, 127, DType::f64}, Module{65, 512, DType::bf16}}) {
-    const Tensor weight = cpu_weight(dtype, rows, columns, 3);
-    const Tensor cuda_weight = to_cuda(weight);
-    TwinGram h = gram(columns, 4);
-    for (const GridSpec& grid : grids()) {
-      for (const ActOrder order : kOrders) {
-        SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", " << grid.bits
-                                        << " bits, group " << grid.group_size << ", symmetric "
-                                        << grid.symmetric << ", order " << static_cast<int>(order));
+class CudaRowsTest : public CudaModuleCase {
+ protected:
+  void solve_like_the_cpu(ActOrder order) {
+    for (const auto& [rows, columns, dtype] :
+         {Module{1, 1, DType::f32}, Module{33, 129, DType::bf16}, Module{9, 300, DType::f16},
+          Module{31, 127, DType::f64}, Module{65, 512, DType::bf16}}) {
+      const Tensor weight = cpu_weight(dtype, rows, columns, 3);
+      const Tensor cuda_weight = to_cuda(weight);
+      TwinGram h = gram(columns, 4);
+      for (const GridSpec& grid : grids()) {
+        SCOPED_TRACE(testing::Message()
+                     << rows << " x " << columns << ", " << grid.bits << " bits, group "
+                     << grid.group_size << ", symmetric " << grid.symmetric);
         const HessianFactor factor =
             cpu().solver().factorise(h.cpu.view(), order, grid.group_size, kDamping);
         const QuantizedTensor expected = gptq(cpu().solver(), weight.view(), factor, grid);
@@ -158,6 +159,46 @@ TEST_P(CudaSolverTest, SolvesLikeTheCpu) {
       }
     }
   }
+
+  /// Bit for bit.
+  void solve_rows_apart(const Module& module) {
+    const Tensor weight = to_cuda(cpu_weight(module.dtype, module.rows, module.columns, 15));
+    TwinGram h = gram(module.columns, 16);
+    for (const std::int64_t group_size : {-1, 128}) {
+      const HessianFactor factor =
+          cuda().solver().factorise(h.cuda.view(), ActOrder::none, group_size, kDamping);
+      expect_rows_to_be_solved_apart(module.rows, [&](const RowRange& range) {
+        return moved(cuda(), cpu(),
+                     gptq(cuda().solver(), weight.view(), factor, {4, group_size}, range));
+      });
+    }
+  }
+};
+
+// Several tests of a kind: under compute-sanitizer all of them take too long for one process.
+TEST_P(CudaRowsTest, AreSolvedLikeOnTheCpuAsStored) {
+  solve_like_the_cpu(ActOrder::none);
+}
+
+TEST_P(CudaRowsTest, AreSolvedLikeOnTheCpuByGroups) {
+  solve_like_the_cpu(ActOrder::group_aware);
+}
+
+TEST_P(CudaRowsTest, AreSolvedLikeOnTheCpuInFullOrder) {
+  solve_like_the_cpu(ActOrder::full);
+}
+
+TEST_P(CudaRowsTest, OfASmallModuleAreSolvedApart) {
+  solve_rows_apart({200, 330, DType::f64});
+}
+
+// Here a product of all rows might be formed in another way than one of few.
+TEST_P(CudaRowsTest, OfALargeModuleAreSolvedApart) {
+  solve_rows_apart({2048, 640, DType::bf16});
+}
+
+TEST_P(CudaRowsTest, OfAHighModuleAreSolvedApart) {
+  solve_rows_apart({8200, 256, DType::f16});
 }
 
 TEST_P(CudaSolverTest, SolvesALargeModuleAsWell) {
@@ -176,25 +217,6 @@ TEST_P(CudaSolverTest, SolvesALargeModuleAsWell) {
   const QuantizedTensor on_cpu = moved(cuda(), cpu(), actual);
   EXPECT_TRUE(same_bytes(on_cpu.codes, to_cpu(again.codes)));
   expect_same_codes(on_cpu, gptq(cpu().solver(), weight.view(), cpu_factor, grid));
-}
-
-/// Bit for bit, at extents where a product of all rows might be formed in another way than one of
-/// few.
-TEST_P(CudaSolverTest, SolvesRowsApart) {
-  for (const auto& [rows, columns, dtype] :
-       {Module{200, 330, DType::f64}, Module{2048, 640, DType::bf16},
-        Module{8200, 256, DType::f16}}) {
-    const Tensor weight = to_cuda(cpu_weight(dtype, rows, columns, 15));
-    TwinGram h = gram(columns, 16);
-    for (const std::int64_t group_size : {-1, 128}) {
-      const HessianFactor factor =
-          cuda().solver().factorise(h.cuda.view(), ActOrder::none, group_size, kDamping);
-      expect_rows_to_be_solved_apart(rows, [&](const RowRange& range) {
-        return moved(cuda(), cpu(),
-                     gptq(cuda().solver(), weight.view(), factor, {4, group_size}, range));
-      });
-    }
-  }
 }
 
 /// Bit for bit: side by side in panels, whose products are batched.
@@ -330,6 +352,7 @@ TEST_P(CudaSolverTest, MeasuresTheQuadraticError) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Solver, CudaSolverTest, testing::Values(DType::bf16), type_name);
+INSTANTIATE_TEST_SUITE_P(Solver, CudaRowsTest, testing::Values(DType::bf16), type_name);
 
 }  // namespace
 }  // namespace quern::test
