@@ -4,6 +4,7 @@
 #include "kernels/cuda/cholesky.h"
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/products.h"
+#include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/stream.h"
 
 namespace quern::gpu {
@@ -30,7 +31,6 @@ constexpr int kParts = 8;                      // threads that share a row below
 constexpr int kRowsBelow = kThreads / kParts;  // of one thread block
 constexpr int kOwn = kBlock / kParts;          // columns of a row that a thread has
 constexpr int kOwnOfStrip = kStrip / kParts;
-constexpr unsigned kWholeWarp = 0xffffffffU;
 static_assert(kPanel % kBlock == 0);
 
 /// The lower triangle of a block in tiles of kStrip rows and columns, two columns wider than
@@ -256,12 +256,6 @@ void factor_panel(CudaContext& context, const Columns& panel, std::int64_t rows,
     check_launch(kOperation);
     if (block.end < panel.end) update(context, block, {block.end, panel.end}, rows, matrix);
   }
-}
-
-UniqueEvent make_event() {
-  UniqueEvent event;
-  check_cuda(cudaEventCreateWithFlags(event.put(), cudaEventDisableTiming), kOperation);
-  return event;
 }
 
 /// What `later` does from now on waits for what `earlier` was given so far.

@@ -16,8 +16,8 @@ namespace quern {
 
 /// What the operations of one CUDA backend share; owned by the backend, which outlives them. cuBLAS
 /// works on `stream` and has a fixed workspace, so that a product's bits depend on its shape and
-/// operands only. Operations are issued by one thread at a time, which has `device` as
-/// its current one: the thread that made the backend has, another calls use_device first.
+/// operands only. Operations are issued by one thread at a time, which has `device` as its current
+/// one: the thread that made the backend has, another calls use_device first.
 struct CudaContext {
   int device = 0;
   cudaStream_t stream = nullptr;

@@ -7,17 +7,25 @@ namespace quern::gpu {
 
 // cuBLAS counts down columns: it sees every operand transposed and forms c^T = b^T a^T.
 
-void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a, ConstMatrixF64 b,
-                  MatrixF64 c) {
-  if (extents.rows == 0 || extents.columns == 0) return;
-  const double one = 1.0;
-  const double before = extents.accumulate ? 1.0 : 0.0;
+namespace {
+
+/// c = factor a op(b) + before c.
+void add_product_f64(CudaContext& context, const Extents& extents, double factor, ConstMatrixF64 a,
+                     cublasOperation_t operation_b, ConstMatrixF64 b, double before, MatrixF64 c) {
   check_cuda(
-      cublasDgemm(context.cublas, CUBLAS_OP_N, CUBLAS_OP_N, static_cast<int>(extents.columns),
-                  static_cast<int>(extents.rows), static_cast<int>(extents.depth), &one, b.data,
+      cublasDgemm(context.cublas, operation_b, CUBLAS_OP_N, static_cast<int>(extents.columns),
+                  static_cast<int>(extents.rows), static_cast<int>(extents.depth), &factor, b.data,
                   static_cast<int>(b.stride), a.data, static_cast<int>(a.stride), &before, c.data,
                   static_cast<int>(c.stride)),
       "matrix product in float64");
+}
+
+}  // namespace
+
+void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a, ConstMatrixF64 b,
+                  MatrixF64 c) {
+  if (extents.rows == 0 || extents.columns == 0) return;
+  add_product_f64(context, extents, 1.0, a, CUBLAS_OP_N, b, extents.accumulate ? 1.0 : 0.0, c);
 }
 
 void multiply_chunks_f64(CudaContext& context, const Extents& extents, std::int64_t chunk,
@@ -40,14 +48,7 @@ void multiply_chunks_f64(CudaContext& context, const Extents& extents, std::int6
 
 void subtract_transposed_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a,
                              ConstMatrixF64 b, MatrixF64 c) {
-  const double one = 1.0;
-  const double minus = -1.0;
-  check_cuda(
-      cublasDgemm(context.cublas, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(extents.columns),
-                  static_cast<int>(extents.rows), static_cast<int>(extents.depth), &minus, b.data,
-                  static_cast<int>(b.stride), a.data, static_cast<int>(a.stride), &one, c.data,
-                  static_cast<int>(c.stride)),
-      "matrix product in float64");
+  add_product_f64(context, extents, -1.0, a, CUBLAS_OP_T, b, 1.0, c);
 }
 
 void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,

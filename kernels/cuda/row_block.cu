@@ -226,8 +226,7 @@ __global__ void load_kernel(RowPanel panel, PanelMember member, const T* weight)
   if (step >= panel.columns) return;
   const T* column = weight + member.first_row * panel.columns + panel.order[step];
   const std::int64_t rows = member.end - member.begin;
-  const std::int64_t padded = (rows + kChunkRows - 1) / kChunkRows * kChunkRows;
-  for (std::int64_t row = blockIdx.y; row < padded; row += gridDim.y) {
+  for (std::int64_t row = blockIdx.y; row < whole_chunks(rows); row += gridDim.y) {
     const double value = row < rows ? to_double(column[row * panel.columns]) : 0.0;
     panel.weights[(member.begin + row) * panel.columns + step] = value;
     panel.targets[(member.begin + row) * panel.columns + step] = value;

@@ -32,6 +32,11 @@ inline constexpr std::int64_t kErrorSteps = 512;  // whose errors wait for one p
 inline constexpr std::int64_t kChunkRows = 64;    // of one product
 inline constexpr int kMostMembers = 8;            // modules in a panel
 
+/// Rows up to whole chunks: so many places they take in a panel.
+__host__ __device__ constexpr std::int64_t whole_chunks(std::int64_t rows) {
+  return (rows + kChunkRows - 1) / kChunkRows * kChunkRows;
+}
+
 /// Rows of a module that lie side by side in a panel. Pointers are the device's.
 struct PanelMember {
   std::int64_t begin;        ///< first row in the panel, a multiple of kChunkRows

@@ -127,10 +127,6 @@ void solve_panel(CudaContext& context, const RowPanel& panel, const Blocks& cut)
   }
 }
 
-std::int64_t whole_chunks(std::int64_t rows) {
-  return (rows + kChunkRows - 1) / kChunkRows * kChunkRows;
-}
-
 /// Fills panels with rows of modules that have the same blocks, and solves them.
 class PanelSolver {
  public:

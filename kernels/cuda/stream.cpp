@@ -3,23 +3,33 @@
 #include "kernels/cuda/errors.h"
 
 namespace quern {
+namespace {
 
-UniqueStream make_stream(int device) {
+UniqueStream make_stream(int device, int priority) {
   use_device(device);
   UniqueStream stream;
-  check_cuda(cudaStreamCreateWithFlags(stream.put(), cudaStreamNonBlocking), "create stream");
+  check_cuda(cudaStreamCreateWithPriority(stream.put(), cudaStreamNonBlocking, priority),
+             "create stream");
   return stream;
+}
+
+}  // namespace
+
+UniqueStream make_stream(int device) {
+  return make_stream(device, 0);
 }
 
 UniqueStream make_urgent_stream(int device) {
   use_device(device);
-  int least = 0;
   int greatest = 0;
-  check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "create stream");
-  UniqueStream stream;
-  check_cuda(cudaStreamCreateWithPriority(stream.put(), cudaStreamNonBlocking, greatest),
-             "create stream");
-  return stream;
+  check_cuda(cudaDeviceGetStreamPriorityRange(nullptr, &greatest), "create stream");
+  return make_stream(device, greatest);
+}
+
+UniqueEvent make_event() {
+  UniqueEvent event;
+  check_cuda(cudaEventCreateWithFlags(event.put(), cudaEventDisableTiming), "create event");
+  return event;
 }
 
 StreamTimer::StreamTimer(cudaStream_t stream) : stream_(stream) {

@@ -10,6 +10,9 @@ UniqueStream make_stream(int device);
 /// Likewise; what it holds is started before what waits on any other stream.
 UniqueStream make_urgent_stream(int device);
 
+/// For the order of work on streams; notes no time.
+UniqueEvent make_event();
+
 /// Measures work on a stream by the device's own clock.
 class StreamTimer {
  public:

@@ -4,6 +4,7 @@
 #include "kernels/cuda/devices.h"
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/stream.h"
 #include "kernels/cuda_stream.h"
 
 namespace quern {
@@ -11,9 +12,7 @@ namespace {
 
 class MarkedStream final : public CudaStream {
  public:
-  explicit MarkedStream(cudaStream_t stream) : stream_(stream) {
-    check_cuda(cudaEventCreateWithFlags(event_.put(), cudaEventDisableTiming), "create event");
-  }
+  explicit MarkedStream(cudaStream_t stream) : stream_(stream) {}
 
   void* handle() const noexcept override { return stream_; }
   void mark() override { check_cuda(cudaEventRecord(event_.get(), stream_), "mark stream"); }
@@ -29,7 +28,7 @@ class MarkedStream final : public CudaStream {
 
  private:
   cudaStream_t stream_;
-  UniqueEvent event_;
+  UniqueEvent event_ = make_event();
 };
 
 }  // namespace

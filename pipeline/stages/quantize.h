@@ -22,8 +22,8 @@ struct BundleTask {
   const BundleUnit* bundle;
   int owner;                     ///< commits it
   BundleStatistics* statistics;  ///< not null where it is solved
-  bool shared =
-      false;  ///< every rank has weights and statistics, and solves rows of it; see shares()
+  /// Every rank has weights and statistics, and solves rows of it; see shares().
+  bool shared = false;
 };
 
 /// Collective. Writes what the owners of these bundles measured into the statistics directory.

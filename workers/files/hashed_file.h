@@ -16,9 +16,9 @@
 
 namespace quern {
 
-/// An AtomicFile whose bytes come in any order, from any thread. A thread of its own
-/// takes the SHA-256 of what is complete from the beginning, by reading it back: where the bytes
-/// come roughly in order, little is left to hash when the last one is there.
+/// An AtomicFile whose bytes come in any order, from any thread. A thread of its own takes the
+/// SHA-256 of what is complete from the beginning, by reading it back: where the bytes come roughly
+/// in order, little is left to hash when the last one is there.
 class HashedFile {
  public:
   /// bytes: that are to be written, unless grow() says that there are more.

@@ -5,6 +5,7 @@
 #include "workers/store/fletcher32.h"
 
 namespace quern::hdf5 {
+
 void FileSkeleton::fill(std::span<const StoredChunk> chunks, std::span<const std::byte> array) {
   for (const StoredChunk& chunk : chunks) {
     chunks_.push_back({chunk, array.subspan(chunk.array_begin, chunk.array_bytes)});

@@ -7,6 +7,7 @@
 #include "kernels/core/error.h"
 
 namespace quern {
+
 std::uint64_t bytes_of(const TensorSpec& spec) {
   return static_cast<std::uint64_t>(spec.shape.elems()) * dtype_bytes(spec.dtype);
 }
