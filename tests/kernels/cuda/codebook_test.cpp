@@ -11,13 +11,21 @@
 namespace quern::test {
 namespace {
 
-struct Module {
+struct ModuleShape {
   std::int64_t rows, columns;
   DType dtype;
 };
-const std::vector<Module> kModules = {{1, 1, DType::f32},    {31, 33, DType::bf16},
-                                      {9, 127, DType::f16},  {33, 129, DType::f64},
-                                      {5, 5000, DType::f32}, {70, 2048, DType::bf16}};
+const std::vector<ModuleShape> kShortRows = {
+    {1, 1, DType::f32}, {31, 33, DType::bf16}, {9, 127, DType::f16}, {33, 129, DType::f64}};
+constexpr ModuleShape kManyRows{70, 512, DType::bf16};
+constexpr ModuleShape kLongRows{2, 5000, DType::f32};
+constexpr ModuleShape kRowsBeyondSharedMemory{2, 9000, DType::f32};
+
+std::vector<ModuleShape> all_shapes() {
+  std::vector<ModuleShape> shapes = kShortRows;
+  shapes.insert(shapes.end(), {kManyRows, kLongRows, kRowsBeyondSharedMemory});
+  return shapes;
+}
 
 class CudaCodebookTest : public CudaModuleCase {
  protected:
@@ -51,12 +59,14 @@ class CudaCodebookTest : public CudaModuleCase {
     EXPECT_EQ(on_cpu.cols.shape(), expected.cols.shape());
   }
 
-  void cluster_like_the_cpu(int bits) {
-    for (const auto& [rows, columns, dtype] : kModules) {
-      const CodebookCase module = random_case(cpu().memory(), dtype, rows, columns, 1);
-      const OnCuda on_cuda = move(module);
-      const Tensor mask = random_mask({rows, columns}, 40);
-      const Tensor cuda_mask = to_cuda(mask);
+  /// With every width, either type of table, with and without outliers.
+  void cluster_like_the_cpu(const ModuleShape& shape) {
+    const auto [rows, columns, dtype] = shape;
+    const CodebookCase module = random_case(cpu().memory(), dtype, rows, columns, 1);
+    const OnCuda on_cuda = move(module);
+    const Tensor mask = random_mask({rows, columns}, 40);
+    const Tensor cuda_mask = to_cuda(mask);
+    for (const int bits : {2, 3, 4, 8}) {
       for (const DType table : {DType::f32, DType::f16}) {
         for (const bool masked : {false, true}) {
           SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", " << bits << " bits");
@@ -75,21 +85,22 @@ class CudaCodebookTest : public CudaModuleCase {
   }
 };
 
-// One test for each width: under compute-sanitizer all of them take too long for one process.
-TEST_P(CudaCodebookTest, ClustersToTheSameOptimumWith2Bits) {
-  cluster_like_the_cpu(2);
+// One test for each kind of rows: under compute-sanitizer all of them take too long for one
+// process.
+TEST_P(CudaCodebookTest, ClustersShortRowsToTheSameOptimum) {
+  for (const ModuleShape& shape : kShortRows) cluster_like_the_cpu(shape);
 }
 
-TEST_P(CudaCodebookTest, ClustersToTheSameOptimumWith3Bits) {
-  cluster_like_the_cpu(3);
+TEST_P(CudaCodebookTest, ClustersManyRowsToTheSameOptimum) {
+  cluster_like_the_cpu(kManyRows);
 }
 
-TEST_P(CudaCodebookTest, ClustersToTheSameOptimumWith4Bits) {
-  cluster_like_the_cpu(4);
+TEST_P(CudaCodebookTest, ClustersLongRowsToTheSameOptimum) {
+  cluster_like_the_cpu(kLongRows);
 }
 
-TEST_P(CudaCodebookTest, ClustersToTheSameOptimumWith8Bits) {
-  cluster_like_the_cpu(8);
+TEST_P(CudaCodebookTest, ClustersRowsBeyondSharedMemoryToTheSameOptimum) {
+  cluster_like_the_cpu(kRowsBeyondSharedMemory);
 }
 
 TEST_P(CudaCodebookTest, ClustersOddRows) {
@@ -132,7 +143,7 @@ TEST_P(CudaCodebookTest, RefusesWeightsThatAreNotFinite) {
 }
 
 TEST_P(CudaCodebookTest, ChoosesTheSameOutliers) {
-  for (const auto& [rows, columns, dtype] : kModules) {
+  for (const auto& [rows, columns, dtype] : all_shapes()) {
     CodebookCase module = random_case(cpu().memory(), dtype, rows, columns, 3);
     // Many equal F, so that ties at the limit have to be broken by their index.
     auto* fisher = module.fisher.view().as<float>();
@@ -156,7 +167,7 @@ TEST_P(CudaCodebookTest, ChoosesTheSameOutliers) {
 }
 
 TEST_P(CudaCodebookTest, CountsTheSameRanges) {
-  for (const auto& [rows, columns, dtype] : kModules) {
+  for (const auto& [rows, columns, dtype] : all_shapes()) {
     const CodebookCase module = random_case(cpu().memory(), dtype, rows, columns, 4);
     const OnCuda on_cuda = move(module);
     Tensor expected = cpu().memory().allocate(DType::i64, {CodebookSolver::range_bins});
