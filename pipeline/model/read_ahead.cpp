@@ -1,7 +1,6 @@
 #include "pipeline/model/read_ahead.h"
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 
 #include "workers/parallel.h"
@@ -24,19 +23,6 @@ std::size_t aligned(std::size_t bytes) {
 
 }  // namespace
 
-/// Where a tensor comes from: a file, in pieces, or the whole of what its source computed.
-struct ReadAhead::Tensor {
-  std::optional<StoredTensor> stored;
-  HostTensor computed;
-
-  DType dtype() const { return stored ? stored->dtype : computed.dtype; }
-  std::size_t bytes() const { return stored ? stored->bytes : computed.bytes.size(); }
-  void read(std::size_t begin, std::span<std::byte> out) const {
-    if (stored) return stored->read(begin, out);
-    std::ranges::copy(std::span(computed.bytes).subspan(begin, out.size()), out.begin());
-  }
-};
-
 /// A GPU waits for the host, whose threads are idle then; on the CPU they compute.
 ReadAhead::ReadAhead(Session& session, const WeightSource& source)
     : session_(session),
@@ -44,13 +30,12 @@ ReadAhead::ReadAhead(Session& session, const WeightSource& source)
       threads_(is_on_host(session.backend->memory()) ? 1
                                                      : std::min(session.threads, kMostThreads)) {}
 
-std::vector<ReadAhead::Tensor> ReadAhead::open(const std::vector<std::string>& names) const {
-  std::vector<Tensor> tensors(names.size());
+/// The tensors as they can be read in pieces; what has to be computed is computed here.
+std::vector<SourceTensor> ReadAhead::open(const std::vector<std::string>& names) const {
+  std::vector<SourceTensor> tensors(names.size());
   run_parallel(names.size(), threads_, [&](std::size_t i) {
-    tensors[i].stored = source_.stored(names[i]);
-    if (tensors[i].stored) return;
-    const Trace::Span span(session_.trace.get(), "read {}", names[i]);
-    tensors[i].computed = source_.read(names[i]);
+    const Trace::Span span(session_.trace.get(), "open {}", names[i]);
+    tensors[i] = SourceTensor(source_, names[i]);
   });
   return tensors;
 }
@@ -64,20 +49,20 @@ std::span<std::byte> ReadAhead::buffer_of(std::size_t bytes) {
 }
 
 std::vector<HostView> ReadAhead::read(const std::vector<std::string>& names) {
-  const std::vector<Tensor> tensors = open(names);
+  const std::vector<SourceTensor> tensors = open(names);
   std::size_t total = 0;
-  for (const Tensor& tensor : tensors) total += aligned(tensor.bytes());
+  for (const SourceTensor& tensor : tensors) total += aligned(tensor.bytes());
   const Trace::Span span(session_.trace.get(), "read {} tensors, {:.1f} MB", names.size(),
                          static_cast<double>(total) / 1e6);
   std::span<std::byte> rest = buffer_of(total);
   struct Piece {
-    const Tensor* tensor;
+    const SourceTensor* tensor;
     std::size_t begin;
     std::span<std::byte> out;
   };
   std::vector<Piece> pieces;
   std::vector<HostView> views;
-  for (const Tensor& tensor : tensors) {
+  for (const SourceTensor& tensor : tensors) {
     const std::span<std::byte> place = rest.first(tensor.bytes());
     rest = rest.subspan(aligned(tensor.bytes()));
     for (std::size_t begin = 0; begin < place.size(); begin += kPieceBytes) {

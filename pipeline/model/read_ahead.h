@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "pipeline/model/weight_source.h"
+#include "pipeline/model/source_tensor.h"
 #include "workers/session.h"
 
 namespace quern {
@@ -32,10 +32,8 @@ class ReadAhead {
   std::vector<HostView> take(const std::vector<std::string>& names);
 
  private:
-  struct Tensor;
-
   std::vector<HostView> read(const std::vector<std::string>& names);
-  std::vector<Tensor> open(const std::vector<std::string>& names) const;
+  std::vector<SourceTensor> open(const std::vector<std::string>& names) const;
   std::span<std::byte> buffer_of(std::size_t bytes);
 
   Session& session_;

@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "pipeline/model/layer_loader.h"
+#include "pipeline/model/source_tensor.h"
 #include "workers/parallel.h"
 #include "workers/tensors/safetensors.h"
 
@@ -16,7 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMostThreads = 8;  // each holds a bundle in host memory
+constexpr int kMostThreads = 8;                              // each holds a bundle in host memory
+constexpr std::int64_t kPieceElems = std::int64_t{1} << 18;  // of a tensor that is copied
 
 /// Values whose exponent bits are all set.
 template <typename Word>
@@ -130,13 +132,24 @@ std::map<std::string, std::string> ShardStream::finish(std::span<const NamedScal
   return {sums.begin(), sums.end()};
 }
 
-/// A tensor that is not quantized, as it will be stored. The run may not have looked at it before.
+/// A tensor that is not quantized, as it will be stored; in pieces, as that of a large vocabulary
+/// takes GBs. The run may not have looked at it before.
 void ShardStream::write_source(const Place& place) const {
   const TensorSpec& spec = place.item->specs.front();
   const Trace::Span span(context_.session.trace.get(), "export {}", spec.name);
-  const HostTensor tensor = converted(context_.model.weights->read(place.item->source), spec.dtype);
-  require_finite(place.item->source, count_nonfinite(tensor), tensor.shape.elems());
-  place.writer->write(spec.name, tensor.bytes);
+  const SourceTensor source(*context_.model.weights, place.item->source);
+  const std::int64_t elems = spec.shape.elems();
+  std::int64_t nonfinite = 0;
+  std::int64_t first = 0;
+  do {
+    HostTensor piece(source.dtype(), {std::min(kPieceElems, elems - first)});
+    source.read(static_cast<std::size_t>(first) * dtype_bytes(source.dtype()), piece.bytes);
+    first += piece.shape.elems();
+    piece = converted(std::move(piece), spec.dtype);
+    nonfinite += count_nonfinite(piece);
+    place.writer->append(spec.name, piece.bytes);
+  } while (first < elems);
+  require_finite(place.item->source, nonfinite, elems);
 }
 
 std::vector<ShardStream::MadeTensor> ShardStream::made_tensors(const JournalEntry& entry) const {

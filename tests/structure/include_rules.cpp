@@ -48,7 +48,7 @@ const std::vector<Fence>& fences() {
       {"openblas", {"kernels/cpu"}},
       {"pcre2", {"pipeline/data"}},
       {"utf8proc", {"pipeline/data"}},
-      {"zlib", {"pipeline/data"}},
+      {"zlib", {"pipeline/data", "workers/tensors"}},
       {"spdlog/", {"workers", "pipeline", "jobs"}},
   };
   return kFences;

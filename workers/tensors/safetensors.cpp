@@ -76,8 +76,9 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Ten
   file_.write_at(0, std::as_bytes(std::span(header_)));
 }
 
-void SafetensorsWriter::place(std::size_t index, std::span<const std::byte> bytes) {
-  file_.write_at(places_[index], bytes);
+void SafetensorsWriter::place(std::size_t index, std::uint64_t offset,
+                              std::span<const std::byte> bytes) {
+  file_.write_at(places_[index] + offset, bytes);
 }
 
 }  // namespace quern

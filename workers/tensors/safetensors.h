@@ -30,7 +30,7 @@ class SafetensorsWriter final : public TensorWriter {
                     CommitHook hook = {});
 
  private:
-  void place(std::size_t index, std::span<const std::byte> bytes) override;
+  void place(std::size_t index, std::uint64_t offset, std::span<const std::byte> bytes) override;
   std::string finish() override { return file_.commit(); }
 
   std::string header_;

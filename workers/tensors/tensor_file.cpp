@@ -24,34 +24,47 @@ const std::vector<TensorSpec>& TensorWriter::announce(std::span<const TensorSpec
   return specs_;
 }
 
-/// Where a tensor is that is about to be written.
-std::size_t TensorWriter::begin(std::string_view name, std::uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
+TensorWriter::Announced& TensorWriter::find(std::string_view name) {
   const auto found = by_name_.find(name);
-  if (found == by_name_.end()) {
-    throw InternalError(
-        fmt::format("tensor writer: tensor \"{}\" came, expected one of specs()", name));
-  }
-  const TensorSpec& spec = specs_[found->second.index];
-  if (bytes != bytes_of(spec)) {
+  if (found != by_name_.end()) return found->second;
+  throw InternalError(
+      fmt::format("tensor writer: tensor \"{}\" came, expected one of specs()", name));
+}
+
+/// How far a tensor was before these bytes, which are its whole data or the next of them.
+TensorWriter::Announced TensorWriter::advance(std::string_view name, std::uint64_t bytes,
+                                              bool whole) {
+  const std::lock_guard lock(mutex_);
+  Announced& tensor = find(name);
+  const TensorSpec& spec = specs_[tensor.index];
+  const std::uint64_t size = bytes_of(spec);
+  if (whole ? bytes != size : bytes > size - tensor.written) {
     throw InternalError(
         fmt::format("tensor writer: tensor \"{}\" came with {} bytes, expected {} for {} {}", name,
-                    bytes, bytes_of(spec), dtype_name(spec.dtype), spec.shape.text()));
+                    tensor.written + bytes, size, dtype_name(spec.dtype), spec.shape.text()));
   }
-  if (std::exchange(found->second.begun, true)) {
+  if (whole && tensor.begun) {
     throw InternalError(
         fmt::format("tensor writer: tensor \"{}\" came twice, expected once", name));
   }
-  return found->second.index;
+  const Announced before = tensor;
+  tensor.begun = true;
+  tensor.written += bytes;
+  return before;
 }
 
 void TensorWriter::write(std::string_view name, std::span<const std::byte> bytes) {
-  place(begin(name, bytes.size()), bytes);
+  place(advance(name, bytes.size(), true).index, 0, bytes);
+}
+
+void TensorWriter::append(std::string_view name, std::span<const std::byte> piece) {
+  const Announced before = advance(name, piece.size(), false);
+  place(before.index, before.written, piece);
 }
 
 std::string TensorWriter::commit() {
-  for (const auto& [name, announced] : by_name_) {
-    if (announced.begun) continue;
+  for (const auto& [name, tensor] : by_name_) {
+    if (tensor.begun && tensor.written == bytes_of(specs_[tensor.index])) continue;
     throw InternalError(
         fmt::format("tensor writer: commit before tensor \"{}\" was written", name));
   }

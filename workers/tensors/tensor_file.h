@@ -82,9 +82,12 @@ class TensorWriter {
   /// What was announced, in the order in which data lie in the file. Its SHA-256 is taken in this
   /// order, in the background. Not while some are being announced.
   const std::vector<TensorSpec>& specs() const noexcept { return specs_; }
-  /// Thread-safe. Throws InternalError if there is no such tensor, it was written before or the
-  /// size differs.
+  /// All data of a tensor. Thread-safe. Throws InternalError if there is no such tensor, some of it
+  /// was written before or the size differs.
   void write(std::string_view name, std::span<const std::byte> bytes);
+  /// The next piece of a tensor's data: thread-safe, one piece of a tensor at a time. Throws
+  /// InternalError if there is no such tensor or it has no room for them.
+  void append(std::string_view name, std::span<const std::byte> piece);
   /// SHA-256 of the whole file. Throws InternalError if tensors are missing.
   std::string commit();
 
@@ -98,12 +101,14 @@ class TensorWriter {
   struct Announced {
     std::size_t index;
     bool begun = false;
+    std::uint64_t written = 0;  ///< bytes
   };
 
-  /// The data of specs()[index]; from any thread, once for each.
-  virtual void place(std::size_t index, std::span<const std::byte> bytes) = 0;
+  /// Data of specs()[index] from byte `offset` on; from any thread, pieces of one tensor in order.
+  virtual void place(std::size_t index, std::uint64_t offset, std::span<const std::byte> bytes) = 0;
   virtual std::string finish() = 0;
-  std::size_t begin(std::string_view name, std::uint64_t bytes);
+  Announced& find(std::string_view name);
+  Announced advance(std::string_view name, std::uint64_t bytes, bool whole);
 
   std::mutex mutex_;  ///< guards the two below
   std::vector<TensorSpec> specs_;

@@ -27,10 +27,10 @@ class TorchWriter final : public TensorWriter {
   void set_scalars(std::vector<NamedScalar> scalars) { scalars_ = std::move(scalars); }
 
  private:
-  void place(std::size_t index, std::span<const std::byte> bytes) override;
+  void place(std::size_t index, std::uint64_t offset, std::span<const std::byte> bytes) override;
   std::string finish() override;
   std::size_t add_record(const std::string& name, std::uint64_t bytes);
-  void put(std::size_t record, std::span<const std::byte> bytes);
+  void put(std::size_t record, std::uint64_t offset, std::span<const std::byte> bytes);
 
   std::vector<NamedScalar> scalars_;
   std::mutex mutex_;                ///< guards the two below

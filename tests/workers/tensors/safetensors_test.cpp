@@ -83,6 +83,21 @@ TEST_F(SafetensorsTest, WriterTakesDataInAnyOrder) {
   EXPECT_EQ(read_bytes(path_), kGolden);
 }
 
+TEST_F(SafetensorsTest, WriterTakesATensorInPieces) {
+  SafetensorsWriter writer(path_, golden_specs());
+  const std::span<const std::byte> a = bytes_of(kDataOfA);
+  writer.append("a", a.first(2));
+  writer.write("b", bytes_of(kDataOfB));
+  EXPECT_THAT(message_of<InternalError>([&] { writer.commit(); }), HasSubstr("\"a\""));
+  EXPECT_THAT(message_of<InternalError>([&] { writer.write("a", a); }), HasSubstr("twice"));
+  EXPECT_THAT(message_of<InternalError>([&] { writer.append("a", a); }),
+              AllOf(HasSubstr("\"a\""), HasSubstr("8 bytes"), HasSubstr("expected 6")));
+  writer.append("a", a.subspan(2));
+  const std::string hash = writer.commit();
+  EXPECT_EQ(hash, sha256_file(path_));
+  EXPECT_EQ(read_bytes(path_), kGolden);
+}
+
 TEST_F(SafetensorsTest, WriterRefusesWhatTheHeaderDoesNotSay) {
   {
     SafetensorsWriter writer(path_, golden_specs());

@@ -97,6 +97,20 @@ TEST_F(TorchWriterTest, TakesDataInAnyOrder) {
   EXPECT_EQ(files[0], files[1]);
 }
 
+TEST_F(TorchWriterTest, TakesATensorInPieces) {
+  write_small();
+  const std::string whole = read_bytes(path_);
+  const std::string data = le<std::int32_t>(7) + le<std::int32_t>(-1);
+  TorchWriter writer(path_);
+  writer.add(std::vector<TensorSpec>{{"w", DType::i32, {2, 1}}});
+  writer.set_scalars({{"n", 300}});
+  for (const std::size_t begin : {0, 3, 6})
+    writer.append("w", bytes_of(data).subspan(begin).first(begin == 6 ? 2 : 3));
+  const std::string hash = writer.commit();
+  EXPECT_EQ(hash, sha256_file(path_));
+  EXPECT_EQ(read_bytes(path_), whole);
+}
+
 TEST_F(TorchWriterTest, TakesTensorsThatComeUpLater) {
   const std::vector<TensorSpec> specs = {{"w", DType::u8, {70}}, {"v", DType::u8, {3}}};
   const std::string w(70, 'w');
