@@ -42,6 +42,10 @@ std::uint64_t peak_resident_bytes() {
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 }
 
+void give_back_large_blocks() {
+  mallopt(M_MMAP_THRESHOLD, 4 << 20);
+}
+
 void restart_peak_resident() {
   malloc_trim(0);
   std::ofstream("/proc/self/clear_refs") << "5\n";  // proc(5): the peak becomes what is held now

@@ -12,6 +12,7 @@
 #include "kernels/cuda_stream.h"
 #include "workers/agreement.h"
 #include "workers/comm/mpi_environment.h"
+#include "workers/host_memory.h"
 
 namespace quern {
 
@@ -148,6 +149,7 @@ void start_device(Session& session, MpiEnvironment* mpi, const SessionOptions& o
         make_communicator(session, *mpi, backend->memory(), map, options.deadline);
   }
   session.backend = std::move(backend);
+  give_back_large_blocks();  // the host only reads and writes files
 }
 
 }  // namespace

@@ -1,12 +1,20 @@
 #include "pipeline/device/landing.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 namespace quern {
 namespace {
 
 constexpr std::size_t kAlignment = 256;
+
+/// At most an eighth more, so that modules of one shape with a few outliers more or fewer than
+/// others can use each other's buffers.
+std::size_t rounded_up(std::size_t bytes) {
+  const std::size_t step = std::max<std::size_t>(1, std::bit_floor(bytes) / 8);
+  return (bytes + step - 1) / step * step;
+}
 
 }  // namespace
 
@@ -24,7 +32,7 @@ HostBuffer LandingBuffers::take(std::size_t bytes) {
       return found;
     }
   }
-  return memory_.allocate_host(bytes);
+  return memory_.allocate_host(rounded_up(bytes));
 }
 
 void LandingBuffers::give_back(HostBuffer buffer) {

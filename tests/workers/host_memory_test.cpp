@@ -2,13 +2,23 @@
 
 #include <gtest/gtest.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <vector>
 
 namespace quern::test {
 namespace {
+
+std::uint64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t all = 0;
+  std::uint64_t resident = 0;
+  file >> all >> resident;
+  return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
 
 TEST(HostMemory, WhatIsAvailableIsPartOfWhatThereIs) {
   struct sysinfo host {};
@@ -47,6 +57,20 @@ TEST(HostMemory, PeakIsThatOfThisProcessSinceItWasRestarted) {
   EXPECT_GE(peak_resident_bytes(), start + 4 * kPiece - (1 << 20)) << "after it was given back";
   restart_peak_resident();
   EXPECT_LT(hold(kPiece), start + 2 * kPiece);
+}
+
+TEST(HostMemory, LargeBlocksGoBackWhenTheyAreFreed) {
+  constexpr std::size_t kBlock = std::size_t{24} << 20;
+  const auto fill = [] {
+    std::vector<char> block(kBlock);
+    std::memset(block.data(), 1, kBlock);
+    return std::vector<char>(100'000, 1);  // above the block, were that in the heap
+  };
+  give_back_large_blocks();
+  std::vector<std::vector<char>> kept;
+  const std::uint64_t before = resident_bytes();
+  for (int i = 0; i < 3; ++i) kept.push_back(fill());
+  EXPECT_LT(resident_bytes(), before + kBlock / 2);
 }
 
 }  // namespace

@@ -63,6 +63,16 @@ TEST(Landing, TakesTheSmallestFreeBufferThatFits) {
   EXPECT_GE(buffers.take(20000).size(), 20000U);
 }
 
+TEST(Landing, BuffersServeForALittleMoreThanWasAskedFor) {
+  const std::unique_ptr<Backend> backend = make_cpu_backend(1);
+  LandingBuffers buffers(backend->memory());
+  HostBuffer buffer = buffers.take(1'000'000);
+  const std::byte* const data = buffer.first(1).data();
+  EXPECT_LE(buffer.size(), 1'125'000U);
+  buffers.give_back(std::move(buffer));
+  EXPECT_EQ(buffers.take(1'020'000).first(1).data(), data);
+}
+
 TEST(Landing, GivesTheBufferBackAlsoWhenNobodyUnloads) {
   const std::unique_ptr<Backend> backend = make_cpu_backend(1);
   Memory& memory = backend->memory();
