@@ -11,12 +11,13 @@
 #include "kernels/core/fingerprint.h"
 #include "kernels/core/float16.h"
 #include "pipeline/exporters/exporter.h"
+#include "pipeline/model/source_tensor.h"
 
 namespace quern {
 namespace {
 
-constexpr std::uint64_t kPartElems = 1U << 18;   // of an unquantized tensor
-constexpr std::uint64_t kBlockElems = 1U << 14;  // compared while they are in the cache
+constexpr std::int64_t kPartElems = 1 << 18;   // of an unquantized tensor
+constexpr std::int64_t kBlockElems = 1 << 14;  // compared while they are in the cache
 
 /// Whether no neighbouring bit pattern is closer to an exact value than the stored one. Without
 /// branches, so that the loop vectorises.
@@ -74,16 +75,6 @@ std::string module_of(const TensorNode& node) {
   return node.name.substr(0, node.name.rfind('.'));
 }
 
-/// Elements [first, first + elems) of a tensor; `block` keeps its memory while sizes are the same.
-void read_elems(const StoredTensor& tensor, std::uint64_t first, std::uint64_t elems,
-                HostTensor& block) {
-  const Shape shape = {static_cast<std::int64_t>(elems)};
-  if (block.dtype != tensor.dtype || block.shape != shape) {
-    block = HostTensor(tensor.dtype, shape);
-  }
-  tensor.read(first * dtype_bytes(tensor.dtype), block.bytes);
-}
-
 }  // namespace
 
 OutputCheck::OutputCheck(RunContext& context, const OpenModel& output,
@@ -104,20 +95,19 @@ bool OutputCheck::is_quantized(const TensorNode& node) const {
 }
 
 bool OutputCheck::lies_in_both_files(const TensorNode& node) const {
-  return context_.model.weights->stored(node.name) && output_.tensors->stored(node.name) &&
-         context_.model.tensors->entry(node.name).shape == output_.tensors->entry(node.name).shape;
+  return context_.model.weights->stored(node.name) && output_.tensors->stored(node.name);
 }
 
 std::vector<TensorPart> OutputCheck::parts() const {
   std::vector<TensorPart> parts;
   for (std::size_t tensor = 0; tensor < tensors_.size(); ++tensor) {
     const TensorNode& node = *tensors_[tensor];
-    const auto elems = static_cast<std::uint64_t>(node.shape.elems());
+    const std::int64_t elems = node.shape.elems();
     if (elems <= kPartElems || is_quantized(node) || !lies_in_both_files(node)) {
       parts.push_back({tensor, 0, elems});
       continue;
     }
-    for (std::uint64_t first = 0; first < elems; first += kPartElems) {
+    for (std::int64_t first = 0; first < elems; first += kPartElems) {
       parts.push_back({tensor, first, std::min(kPartElems, elems - first)});
     }
   }
@@ -127,9 +117,7 @@ std::vector<TensorPart> OutputCheck::parts() const {
 
 bool OutputCheck::passes(const TensorPart& part) const {
   const TensorNode& node = *tensors_[part.tensor];
-  if (is_quantized(node)) return decodes_as_reported(node);
-  if (!lies_in_both_files(node)) return equals_source(node);
-  return equals_source(node, part.first, part.elems);
+  return is_quantized(node) ? decodes_as_reported(node) : equals_source(node, part);
 }
 
 std::string OutputCheck::problem_of(const TensorNode& node) const {
@@ -138,22 +126,17 @@ std::string OutputCheck::problem_of(const TensorNode& node) const {
                      module_of(node));
 }
 
-bool OutputCheck::equals_source(const TensorNode& node) const {
-  const HostTensor source = context_.model.weights->read(node.name);
-  const HostTensor stored = output_.tensors->read(node.name);
-  return stored.shape == source.shape && same_values(source, stored);
-}
-
-bool OutputCheck::equals_source(const TensorNode& node, std::uint64_t first,
-                                std::uint64_t elems) const {
-  const StoredTensor source = *context_.model.weights->stored(node.name);
-  const StoredTensor stored = *output_.tensors->stored(node.name);
+bool OutputCheck::equals_source(const TensorNode& node, const TensorPart& part) const {
+  if (output_.tensors->entry(node.name).shape != node.shape) return false;
+  const CheckpointWeights written(*output_.tensors);
+  const SourceTensor source(*context_.model.weights, node.name);
+  const SourceTensor stored(written, node.name);
   HostTensor source_block;
   HostTensor stored_block;
-  for (std::uint64_t done = 0; done < elems; done += kBlockElems) {
-    const std::uint64_t count = std::min(kBlockElems, elems - done);
-    read_elems(source, first + done, count, source_block);
-    read_elems(stored, first + done, count, stored_block);
+  for (std::int64_t done = 0; done < part.elems; done += kBlockElems) {
+    const std::int64_t count = std::min(kBlockElems, part.elems - done);
+    source.read_elems(part.first + done, count, source_block);
+    stored.read_elems(part.first + done, count, stored_block);
     if (!same_values(source_block, stored_block)) return false;
   }
   return true;

@@ -16,8 +16,8 @@ namespace quern {
 /// What one thread compares at a time: a quantized module, or a run of another tensor's elements.
 struct TensorPart {
   std::size_t tensor = 0;  ///< of OutputCheck::tensors()
-  std::uint64_t first = 0;
-  std::uint64_t elems = 0;
+  std::int64_t first = 0;
+  std::int64_t elems = 0;
 };
 
 /// Compares the tensors of an output folder with what they should be. The context and the model
@@ -40,8 +40,7 @@ class OutputCheck {
 
  private:
   bool lies_in_both_files(const TensorNode& node) const;
-  bool equals_source(const TensorNode& node) const;
-  bool equals_source(const TensorNode& node, std::uint64_t first, std::uint64_t elems) const;
+  bool equals_source(const TensorNode& node, const TensorPart& part) const;
   bool decodes_as_reported(const TensorNode& node) const;
 
   RunContext& context_;

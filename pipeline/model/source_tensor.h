@@ -22,6 +22,8 @@ class SourceTensor {
   std::size_t bytes() const { return stored_ ? stored_->bytes : computed_.bytes.size(); }
   /// Bytes from `begin` on. Thread-safe. Throws StoreError or InputError naming the file.
   void read(std::size_t begin, std::span<std::byte> out) const;
+  /// Elements [first, first + elems); `block` keeps its memory while sizes are the same.
+  void read_elems(std::int64_t first, std::int64_t elems, HostTensor& block) const;
 
  private:
   std::optional<StoredTensor> stored_;

@@ -141,9 +141,9 @@ void ShardStream::write_source(const Place& place) const {
   const std::int64_t elems = spec.shape.elems();
   std::int64_t nonfinite = 0;
   std::int64_t first = 0;
+  HostTensor piece;
   do {
-    HostTensor piece(source.dtype(), {std::min(kPieceElems, elems - first)});
-    source.read(static_cast<std::size_t>(first) * dtype_bytes(source.dtype()), piece.bytes);
+    source.read_elems(first, std::min(kPieceElems, elems - first), piece);
     first += piece.shape.elems();
     piece = converted(std::move(piece), spec.dtype);
     nonfinite += count_nonfinite(piece);
