@@ -11,7 +11,7 @@ using Bytes = std::uint64_t;
 
 // What the CUDA backend takes for itself: workspaces of cuBLAS, tiles of X^T X or of gradients, and
 // the panels in which solvers go through the rows of a module.
-constexpr Bytes kLibraryBytes = Bytes{224} << 20;
+constexpr Bytes kBackendBytes = Bytes{224} << 20;
 constexpr Bytes kRowPanelElems = Bytes{1} << 26;
 constexpr Bytes kRowUnit = 64;      // rows of a module are padded to it
 constexpr Bytes kErrorSteps = 512;  // whose errors wait for one product
@@ -191,7 +191,7 @@ WeightBytes largest_layer(const ModelGraph& graph, DType activation) {
 
 /// Where a phase outside the layers needs more, the difference counts as work.
 void cover(DeviceNeeds& needs, Bytes bytes) {
-  const Bytes least = needs.least_bytes() - needs.library_bytes;
+  const Bytes least = needs.least_bytes() - needs.backend_bytes;
   if (bytes > least) needs.work_bytes += bytes - least;
 }
 
@@ -208,7 +208,7 @@ DeviceNeeds device_needs(const ModelGraph& graph, const Plan& plan, const RunFil
   const WeightBytes weights = largest_layer(graph, use.activation);
   const bool backward = quantize.method == Method::squeezellm;
   DeviceNeeds needs;
-  needs.library_bytes = kLibraryBytes;
+  needs.backend_bytes = kBackendBytes;
   needs.weight_bytes = 2 * weights.kept + weights.converted;
   if (quantize.method != Method::rtn) {
     needs.work_bytes =
@@ -243,7 +243,7 @@ DeviceNeeds evaluation_needs(const ModelGraph& graph, const EvaluationSize& size
   const Bytes tokens = count(size.batch_tokens);
   const WeightBytes weights = largest_layer(graph, activation);
   DeviceNeeds needs;
-  needs.library_bytes = kLibraryBytes;
+  needs.backend_bytes = kBackendBytes;
   needs.weight_bytes = 2 * weights.kept + weights.converted;
   needs.work_bytes = tokens * element * forward_elems(geometry);
   needs.state_bytes = tokens * element * count(geometry.hidden);

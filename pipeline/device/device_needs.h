@@ -20,7 +20,7 @@ struct DeviceNeeds {
   std::uint64_t weight_bytes = 0;
   std::uint64_t statistics_bytes = 0;  ///< sums of the inputs that are measured together
   std::uint64_t work_bytes = 0;        ///< of the solver, or of a micro-batch inside a layer
-  std::uint64_t library_bytes = 0;     ///< working space that the backend keeps
+  std::uint64_t backend_bytes = 0;     ///< working space that the backend keeps
   std::uint64_t state_bytes = 0;       ///< of a micro-batch between layers
   std::uint64_t layer_input_bytes =
       0;                    ///< kept of a micro-batch in all layers, for a backward pass
@@ -28,7 +28,7 @@ struct DeviceNeeds {
 
   /// With nothing but the micro-batch in hand on the device.
   std::uint64_t least_bytes() const noexcept {
-    return weight_bytes + statistics_bytes + work_bytes + library_bytes;
+    return weight_bytes + statistics_bytes + work_bytes + backend_bytes;
   }
   /// With everything on the device.
   std::uint64_t most_bytes() const noexcept {

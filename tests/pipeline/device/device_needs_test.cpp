@@ -108,7 +108,7 @@ TEST(DeviceNeeds, TheLargestLlamaFitsInto24Gigabytes) {
 
 TEST(DevicePlacement, FillsTheLimitAndNeverExceedsIt) {
   DeviceNeeds needs{
-      .weight_bytes = 100, .statistics_bytes = 50, .work_bytes = 40, .library_bytes = 10};
+      .weight_bytes = 100, .statistics_bytes = 50, .work_bytes = 40, .backend_bytes = 10};
   needs.state_bytes = 7;
   needs.layer_input_bytes = 30;
   needs.rounds = 5;
