@@ -53,11 +53,10 @@ Rehearsals::Rehearsals(Session& session, const RunFile& run, const ModelGraph& g
 
 Rehearsals::~Rehearsals() {
   held_.reset();
-  std::error_code ignored;  // the next measurement removes what is left
   if (!session_.is_root()) return;
-  fs::remove_all(output_, ignored);
-  fs::remove_all(output_.string() + ".partial", ignored);
-  fs::remove_all(scratch_, ignored);
+  remove_directory(output_);  // the next measurement removes what is left
+  remove_directory(output_.string() + ".partial");
+  remove_directory(scratch_);
 }
 
 void Rehearsals::remove() {

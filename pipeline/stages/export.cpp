@@ -155,8 +155,7 @@ PartialFolder::PartialFolder(fs::path path) : path_(std::move(path)) {
 }
 
 PartialFolder::~PartialFolder() {
-  std::error_code ignored;  // the next export removes what is left
-  fs::remove_all(path_, ignored);
+  remove_directory(path_);  // the next export removes what is left
 }
 
 ModelExport::ModelExport(RunContext& context, const nlohmann::json& provenance)

@@ -231,8 +231,7 @@ void write_synthesis(const Synthesis& synthesis, const SynthesisTarget& target) 
     write_index(synthesis, folder, target.hook);
     rename_durably(folder, finished, target.hook);
   } catch (...) {
-    std::error_code ignored;  // the next attempt removes what is left
-    fs::remove_all(folder, ignored);
+    remove_directory(folder);  // the next attempt removes what is left
     throw;
   }
 }

@@ -110,6 +110,13 @@ void make_directories(const std::filesystem::path& path, const CommitHook& hook)
   sync_directory(path.parent_path(), hook);
 }
 
+void remove_directory(const std::filesystem::path& path) noexcept {
+  std::error_code error;
+  do {
+    std::filesystem::remove_all(path, error);
+  } while (error == std::errc::no_such_file_or_directory);  // another's: one entry fewer each time
+}
+
 void require_writable(const std::filesystem::path& directory) {
   if (::access(directory.c_str(), W_OK | X_OK) == 0) return;
   throw store_error("create files in", directory, errno);

@@ -66,6 +66,10 @@ void write_text_file(const std::filesystem::path& path, std::string_view text,
 /// Makes the missing directories of a path, durably. Several ranks may do so at once.
 void make_directories(const std::filesystem::path& path, const CommitHook& hook = {});
 
+/// Removes a directory and all in it, as far as that goes, also while other ranks remove their own
+/// files there: std::filesystem::remove_all alone gives up at the first that is gone.
+void remove_directory(const std::filesystem::path& path) noexcept;
+
 /// Throws StoreError unless this process may create files in the directory.
 void require_writable(const std::filesystem::path& directory);
 

@@ -10,6 +10,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/core/error.h"
@@ -230,6 +231,24 @@ TEST(MakeDirectories, MakesWhatIsMissing) {
               HasSubstr("Not a directory"));
   EXPECT_THAT(message_of<StoreError>([&] { make_directories(directory.path() / "file/a"); }),
               HasSubstr("Not a directory"));
+}
+
+TEST(RemoveDirectory, AlsoWhereOthersRemoveTheirFiles) {
+  const TemporaryDirectory directory;
+  const path folder = directory.path() / "partial";
+  const std::vector<std::string> names = {"a", "b", "c", "d", "e", "f"};
+  for (int round = 0; round < 100; ++round) {
+    std::filesystem::create_directories(folder / "below");
+    for (const std::string& name : names) put(folder / name, name);
+    std::jthread another([&] {
+      std::error_code gone;
+      for (const std::string& name : names) std::filesystem::remove(folder / name, gone);
+    });
+    remove_directory(folder);
+    another.join();
+    ASSERT_FALSE(std::filesystem::exists(folder)) << round;
+  }
+  remove_directory(folder);  // none there
 }
 
 }  // namespace
