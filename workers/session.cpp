@@ -170,7 +170,7 @@ void start_session(Session& session, MpiEnvironment* mpi, std::shared_ptr<spdlog
   watch.interval = std::min(watch.interval, watch.silence / 4);
   watch.on_beat = [heartbeat = session.heartbeat] { heartbeat->beat(); };
   watch.on_lost_rank = [logger = session.log](std::string_view message) {
-    logger->critical("{}; the job ends, run the same command to resume", message);
+    logger->critical(message);
     logger->flush();
   };
   session.watchdog =

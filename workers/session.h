@@ -64,7 +64,7 @@ struct Session {
 struct SessionOptions {
   int threads = 1;  ///< of the CPU backend
   std::chrono::seconds deadline{3600};
-  std::chrono::seconds silence{60};
+  std::chrono::seconds silence{6};
   DeviceRequest device{};
 };
 

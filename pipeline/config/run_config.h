@@ -112,7 +112,7 @@ struct RunConfig {
                                                ///< rest goes to a file; 0: half of what is free
   int threads = 0;                             ///< per rank; 0: cores of the host / ranks on it
   std::int64_t save_activations = 0;           ///< keep the inputs of every n-th layer; 0: never
-  std::chrono::seconds watchdog{60};           ///< silence after which a rank counts as lost
+  std::chrono::seconds watchdog{6};            ///< silence after which a rank counts as lost
   std::chrono::seconds deadline{3600};         ///< longest wait in one collective
   LogLevel log_level = LogLevel::info;
   bool ignore_numerics = false;  ///< resume although backend or libraries differ

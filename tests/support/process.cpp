@@ -180,6 +180,11 @@ std::vector<int> processes_with(const std::string& text) {
   return found;
 }
 
+std::filesystem::path program_of(int process) {
+  std::error_code gone;
+  return std::filesystem::read_symlink("/proc/" + std::to_string(process) + "/exe", gone);
+}
+
 bool is_stopped(int process) {
   return stat_of(process).state == 'T';
 }

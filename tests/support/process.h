@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -57,6 +58,8 @@ ProcessResult run_process(const Command& command,
 std::vector<int> descendants(int process);
 /// Living processes with this text in their command lines.
 std::vector<int> processes_with(const std::string& text);
+/// The file that the process runs; empty if there is no such process.
+std::filesystem::path program_of(int process);
 /// True if a signal such as SIGSTOP holds the process.
 bool is_stopped(int process);
 /// True if the signal has been sent to a process that has not yet taken it.

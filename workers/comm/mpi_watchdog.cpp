@@ -8,6 +8,7 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -17,9 +18,16 @@
 #include "workers/comm/polling.h"
 #include "workers/comm/pulse.h"
 #include "workers/comm/watchdog.h"
+#include "workers/process_identity.h"
 
 namespace quern {
 namespace {
+
+constexpr int kExitCode = static_cast<int>(ExitCode::interrupted);
+
+/// Less than launchers leave to a process that they have told to end.
+constexpr Patience kLastWords{.eager = std::chrono::microseconds(200),
+                              .deadline = std::chrono::milliseconds(300)};
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
@@ -33,14 +41,41 @@ void assign(Text<Bytes>& text, std::string_view value) {
   std::copy_n(value.begin(), std::min(value.size(), Bytes - 1), text.begin());
 }
 
+/// What a rank says with its last heartbeat.
+enum class Farewell : std::int64_t {
+  none,     ///< it goes on
+  goodbye,  ///< it leaves in order
+  alarm     ///< it ends the job, and has told the user why
+};
+
 /// One message; small enough that MPI sends it without the receiver's help.
 struct Heartbeat {
   std::int64_t count = 0;
-  std::int64_t goodbye = 0;
-  Text<64> host{};
+  Farewell farewell = Farewell::none;
+  std::int64_t process = 0;  // this and what follows: of its ProcessIdentity
+  std::uint64_t start_time = 0;
+  Text<256> host{};
+  Text<48> boot{};
+  Text<48> pid_namespace{};
   Text<201> activity{};
 };
 static_assert(std::is_trivially_copyable_v<Heartbeat>);
+
+void assign(Heartbeat& heartbeat, const ProcessIdentity& process) {
+  heartbeat.process = process.process;
+  heartbeat.start_time = process.start_time;
+  assign(heartbeat.host, process.host);
+  assign(heartbeat.boot, process.boot);
+  assign(heartbeat.pid_namespace, process.pid_namespace);
+}
+
+ProcessIdentity process_of(const Heartbeat& heartbeat) {
+  return {.host = heartbeat.host.data(),
+          .boot = heartbeat.boot.data(),
+          .pid_namespace = heartbeat.pid_namespace.data(),
+          .process = static_cast<int>(heartbeat.process),
+          .start_time = heartbeat.start_time};
+}
 
 class MpiWatchdog final : public Watchdog {
  public:
@@ -54,11 +89,13 @@ class MpiWatchdog final : public Watchdog {
 
   void run();
   void watch();
-  void send_heartbeat(Phase phase);
+  void send_heartbeat(Farewell farewell);
   bool receive_heartbeats();
   Phase pause(Phase phase);
-  std::string lost_message(Clock::duration silence) const;
-  [[noreturn]] void end_process(std::string_view message) const noexcept;
+  bool previous_ended() const { return previous_ && !is_running(*previous_); }
+  std::string lost_message(const std::string& how) const;
+  [[noreturn]] void end_job(std::string_view message) noexcept;
+  [[noreturn]] void raise_alarm() noexcept;
 
   int previous_rank() const noexcept { return (group_.rank() + group_.size() - 1) % group_.size(); }
   int next_rank() const noexcept { return (group_.rank() + 1) % group_.size(); }
@@ -76,6 +113,7 @@ class MpiWatchdog final : public Watchdog {
   std::unique_ptr<Heartbeat> outgoing_ = std::make_unique<Heartbeat>();
   MPI_Request sending_ = MPI_REQUEST_NULL;
   Heartbeat heard_;
+  std::optional<ProcessIdentity> previous_;  // if its process can be seen from here
 
   Pulse pulse_;
   std::thread thread_;
@@ -93,9 +131,7 @@ MpiWatchdog::MpiWatchdog(Options options)
         "the watchdog needs MPI_THREAD_MULTIPLE, which this MPI library does not grant; use a "
         "build of it that does");
   }
-  Text<64> host{};
-  ::gethostname(host.data(), host.size() - 1);
-  outgoing_->host = host;
+  assign(*outgoing_, this_process());
   assign(heard_.host, "(unknown)");
   assign(heard_.activity, "(before its first heartbeat)");
   if (group_.size() > 1) thread_ = std::thread([this] { run(); });
@@ -124,8 +160,8 @@ void MpiWatchdog::run() {
   try {
     watch();
   } catch (const std::exception& error) {
-    end_process(fmt::format("rank {}: the watchdog lost its connection to rank {}: {}",
-                            group_.rank(), previous_rank(), error.what()));
+    end_job(fmt::format("rank {}: the watchdog lost its connection to rank {}: {}", group_.rank(),
+                        previous_rank(), error.what()));
   }
 }
 
@@ -137,18 +173,22 @@ void MpiWatchdog::watch() {
   while (phase != Phase::dropped) {
     const auto now = Clock::now();
     if (now >= next_beat || phase == Phase::leaving) {
-      send_heartbeat(phase);
+      send_heartbeat(phase == Phase::leaving ? Farewell::goodbye : Farewell::none);
       next_beat = now + options_.interval;
     }
+    const bool ended = previous_ended();  // asked first: what it has sent before counts
     const bool heard = receive_heartbeats();
     // A late turn means that we were stopped, and the whole job may have been.
     if (heard || now - last_turn > 4 * options_.interval) last_heard = now;
     last_turn = now;
-    const bool previous_left = heard_.goodbye != 0;
-    if (!previous_left && now - last_heard > options_.silence) {
-      end_process(lost_message(now - last_heard));
+    if (heard_.farewell == Farewell::alarm) raise_alarm();
+    const bool previous_left = heard_.farewell == Farewell::goodbye;
+    const std::chrono::duration<double> silence = now - last_heard;
+    if (!previous_left && ended) end_job(lost_message("has ended"));
+    if (!previous_left && silence > options_.silence) {
+      end_job(lost_message(fmt::format("has been silent for {:.0f} s", silence.count())));
     }
-    const bool we_left = outgoing_->goodbye != 0 && is_complete(sending_);
+    const bool we_left = outgoing_->farewell != Farewell::none && is_complete(sending_);
     if (previous_left && we_left) return;
     phase = pause(phase);
   }
@@ -156,10 +196,10 @@ void MpiWatchdog::watch() {
 
 /// Leaves a beat out while the one before is still under way: the receiver hears nothing either
 /// way.
-void MpiWatchdog::send_heartbeat(Phase phase) {
-  if (outgoing_->goodbye != 0 || !is_complete(sending_)) return;
+void MpiWatchdog::send_heartbeat(Farewell farewell) {
+  if (outgoing_->farewell == Farewell::goodbye || !is_complete(sending_)) return;
   ++outgoing_->count;
-  outgoing_->goodbye = phase == Phase::leaving ? 1 : 0;
+  outgoing_->farewell = farewell;
   {
     const std::lock_guard lock(mutex_);
     outgoing_->activity = activity_;
@@ -180,6 +220,9 @@ bool MpiWatchdog::receive_heartbeats() {
                        MPI_STATUS_IGNORE),
               "MPI_Recv");
     any = true;
+    if (heard_.count == 1 && shares_process_table(process_of(heard_))) {
+      previous_ = process_of(heard_);
+    }
   }
 }
 
@@ -193,23 +236,33 @@ MpiWatchdog::Phase MpiWatchdog::pause(Phase phase) {
   return phase_;
 }
 
-std::string MpiWatchdog::lost_message(Clock::duration silence) const {
+std::string MpiWatchdog::lost_message(const std::string& how) const {
   return fmt::format(
-      "rank {} on host {} has been silent for {:.0f} s, last seen in: {} (heartbeat {}); rank {} "
-      "ends "
-      "the job, run again to resume",
-      previous_rank(), heard_.host.data(), std::chrono::duration<double>(silence).count(),
-      heard_.activity.data(), heard_.count, group_.rank());
+      "rank {} on host {} {}, last seen in: {} (heartbeat {}); rank {} ends the job, run the same "
+      "command to resume",
+      previous_rank(), heard_.host.data(), how, heard_.activity.data(), heard_.count,
+      group_.rank());
 }
 
-void MpiWatchdog::end_process(std::string_view message) const noexcept {
-  constexpr int kExitCode = static_cast<int>(ExitCode::interrupted);
+void MpiWatchdog::end_job(std::string_view message) noexcept {
   exit_after(std::chrono::seconds(5), kExitCode);
   if (options_.on_lost_rank) {
     options_.on_lost_rank(message);
   } else {
     std::fwrite(message.data(), 1, message.size(), stderr);
     std::fputc('\n', stderr);
+  }
+  raise_alarm();
+}
+
+/// Ends this process. It goes round: otherwise every rank would call the one before it lost.
+void MpiWatchdog::raise_alarm() noexcept {
+  const auto sent = [this] { return is_complete(sending_); };
+  try {
+    poll_until(sent, kLastWords);
+    send_heartbeat(Farewell::alarm);
+    poll_until(sent, kLastWords);
+  } catch (const std::exception&) {  // the next rank will miss this one
   }
   ::_exit(kExitCode);
 }

@@ -10,9 +10,11 @@ namespace quern {
 
 /// What a rank is doing, as shown to its peers: "layer 7: reduce H of mlp.down_proj".
 /// A watchdog thread on every rank sends a heartbeat with this text to the next rank of a ring and
-/// listens to the one before it. When that one stays silent for `silence`, the text it sent last
-/// is reported ("rank 3 on host n2 has been silent for 31 s, last seen in: ...") and the process
-/// ends with _exit(75), which makes the launcher end the job: NCCL and MPI may wait forever.
+/// listens to the one before it. When that one stays silent for `silence`, or its process is seen
+/// to have ended, the text it sent last is reported ("rank 3 on host n2 has been silent for 31 s,
+/// last seen in: ...") and the process ends with _exit(75), which makes the launcher end the job:
+/// NCCL and MPI may wait forever. A process is seen from its own host; so a rank that was killed
+/// is reported before mpirun, which ends the job for that, has killed the others.
 /// Time in which this process itself was stopped does not count as silence of the other.
 class Watchdog {
  public:

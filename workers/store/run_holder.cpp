@@ -15,7 +15,7 @@
 #include "kernels/core/error.h"
 #include "workers/files/atomic_file.h"
 #include "workers/files/hash.h"
-#include "workers/store/process_identity.h"
+#include "workers/process_identity.h"
 
 namespace quern {
 namespace {

@@ -32,7 +32,7 @@ TEST(Parse, Defaults) {
   EXPECT_EQ(run.output.shard_bytes, 5'000'000'000U);
   EXPECT_TRUE(run.evaluate.text.source.empty());
   EXPECT_EQ(run.run.resume, Resume::automatic);
-  EXPECT_EQ(run.run.watchdog, seconds(60));
+  EXPECT_EQ(run.run.watchdog, seconds(6));
   EXPECT_EQ(run.run.deadline, seconds(3600));
   EXPECT_EQ(run.run.log_level, LogLevel::info);
 }

@@ -35,7 +35,7 @@ TEST(Resolved, JsonIsComplete) {
                  "micro_batch": 4, "max_characters": 0, "bos": "auto"},
     "run": {"directory": "runs/m", "device": "auto", "activation_type": "auto", "gpu_memory": 0,
             "resume": "auto", "threads": 0,
-            "save_activations": 0, "statistics": "discard", "activation_memory": 0, "watchdog": 60, "deadline": 3600, "log_level": "info",
+            "save_activations": 0, "statistics": "discard", "activation_memory": 0, "watchdog": 6, "deadline": 3600, "log_level": "info",
             "ignore_numerics": false}})"));
 }
 

@@ -69,9 +69,12 @@ TEST(WatchdogTest, AReportThatHangsDoesNotKeepTheJobAlive) {
 }
 
 TEST(WatchdogTest, AKilledRankEndsTheJob) {
-  const int exit_code = launch("die").exit_code;
-  EXPECT_NE(exit_code, 0);
-  EXPECT_NE(exit_code, 124);
+  const Outcome outcome = launch("die");
+  EXPECT_EQ(outcome.exit_code, 128 + SIGKILL);
+  EXPECT_THAT(outcome.output,
+              AllOf(HasSubstr("rank 1 on host " + host_name() +
+                              " has ended, last seen in: layer 7: reduce H of mlp.down_proj"),
+                    HasSubstr("rank 2 ends the job"), Not(HasSubstr("rank 2 on host"))));
 }
 
 TEST(WatchdogTest, AnErrorOfOneRankEndsTheJobWithItsCode) {

@@ -21,7 +21,7 @@
 #include "tests/workers/files/small_disk.h"
 #include "tests/workers/store/sample_bundle.h"
 #include "workers/files/hash.h"
-#include "workers/store/process_identity.h"
+#include "workers/process_identity.h"
 
 namespace quern::test {
 namespace {

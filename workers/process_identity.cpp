@@ -1,4 +1,4 @@
-#include "workers/store/process_identity.h"
+#include "workers/process_identity.h"
 
 #include <unistd.h>
 
