@@ -89,19 +89,30 @@ std::int64_t group_count(std::int64_t columns, std::int64_t group_size) noexcept
   return group_size < 1 ? 1 : (columns + group_size - 1) / group_size;
 }
 
-HessianFactor Solver::factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
-                                const Damping& damping) {
-  if (gram.sums.shape.rank() != 2 || gram.sums.elems() == 0) {
-    throw ShapeError(
-        fmt::format("factorise: gram.sums is {}; expected [K, K]", gram.sums.shape.text()));
+std::vector<HessianFactor> Solver::factorise(std::span<const HessianTask> tasks) {
+  if (tasks.empty()) return {};
+  const Shape& shape = tasks.front().gram.sums.shape;
+  if (shape.rank() != 2 || shape.elems() == 0) {
+    throw ShapeError(fmt::format("factorise: gram.sums is {}; expected [K, K]", shape.text()));
   }
-  check_gram("factorise", gram, gram.sums.shape[0]);
-  check_group_size("factorise", group_size);
-  if (!(damping.fraction >= 0.0) || !std::isfinite(damping.max_fraction)) {
-    throw ShapeError(fmt::format("factorise: damping {} up to {}; expected finite values >= 0",
-                                 damping.fraction, damping.max_fraction));
+  for (const HessianTask& task : tasks) {
+    check_gram("factorise", task.gram, shape[0]);
+    check_group_size("factorise", task.group_size);
+    const Damping& damping = task.damping;
+    if (!(damping.fraction >= 0.0 && damping.fraction <= damping.max_fraction) ||
+        !std::isfinite(damping.max_fraction)) {
+      throw ShapeError(
+          fmt::format("factorise: damping from {} to {}; expected finite values, 0 <= from <= to",
+                      damping.fraction, damping.max_fraction));
+    }
   }
-  return do_factorise(gram, order, group_size, damping);
+  return do_factorise(tasks);
+}
+
+std::size_t Solver::factors_at_once(std::int64_t columns) noexcept {
+  constexpr std::int64_t kMost = 8;
+  constexpr std::int64_t kElems = std::int64_t{1} << 27;  // 1 GiB
+  return static_cast<std::size_t>(std::clamp<std::int64_t>(kElems / (columns * columns), 1, kMost));
 }
 
 std::int64_t Solver::row_slice(std::int64_t rows) noexcept {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/core/tensor.h"
@@ -55,6 +56,15 @@ struct Damping {
   double max_fraction = 10.0;
 };
 
+/// H of one input, to be factorised.
+struct HessianTask {
+  std::string_view name;  ///< for error messages: one of the modules that read the input
+  GramView gram;
+  ActOrder order = ActOrder::none;
+  std::int64_t group_size = -1;  ///< of those modules; matters for ActOrder::group_aware only
+  Damping damping = {};
+};
+
 /// H of one input, factorised for GPTQ and shared by the modules that read the input.
 struct HessianFactor {
   Tensor feedback;  ///< [K, K] f64, upper: S_ij = R_ij / R_jj of H = R R^T in solve order
@@ -89,11 +99,18 @@ class Solver {
   virtual ~Solver() = default;
 
   /// H = R R^T with R upper triangular (the reversed Cholesky factor), after damping and ordering.
-  /// Equal entries keep the order of their index. group_size matters for ActOrder::group_aware
-  /// only. Synchronises. Throws InputError when H holds no finite positive diagonal entry, or when
-  /// damping.max_fraction does not suffice; InternalError when gram.overflow is not 0.
-  HessianFactor factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
-                          const Damping& damping);
+  /// Equal entries keep the order of their index. All H have one size; a factor does not depend on
+  /// which others are made with it. Synchronises. Throws InputError naming the module when an H
+  /// holds no finite positive diagonal entry, or when damping.max_fraction does not suffice;
+  /// InternalError when gram.overflow is not 0.
+  std::vector<HessianFactor> factorise(std::span<const HessianTask> tasks);
+  HessianFactor factorise(const HessianTask& task) {
+    return std::move(factorise(std::span(&task, 1)).front());
+  }
+
+  /// H of K columns that factorise() is given at once at most: more would leave nothing idle that
+  /// fewer do not, but need their memory.
+  static std::size_t factors_at_once(std::int64_t columns) noexcept;
 
   /// GPTQ (Frantar et al. 2022) of modules that read one input, by its single factor: column j is
   /// rounded at w_j + sum_{i<j} (w_i - q_i) S_ij, in blocks of at most 128 columns. Results in the
@@ -134,8 +151,8 @@ class Solver {
   void unpack(ConstTensorView words, int bits, TensorView codes);
 
  private:
-  virtual HessianFactor do_factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
-                                     const Damping& damping) = 0;
+  /// At least one H.
+  virtual std::vector<HessianFactor> do_factorise(std::span<const HessianTask> tasks) = 0;
   /// At least one module; ranges lie within them.
   virtual std::vector<QuantizedTensor> do_gptq(std::span<const GridModule> modules,
                                                const HessianFactor& factor) = 0;

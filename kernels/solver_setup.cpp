@@ -56,11 +56,13 @@ std::vector<ColumnGroup> groups_in_order(std::span<const std::int32_t> order, Ac
   return groups;
 }
 
-DiagonalSummary summarise_diagonal(std::span<const double> diagonal, std::int64_t overflow) {
+DiagonalSummary summarise_diagonal(const HessianTask& task, std::span<const double> diagonal,
+                                   std::int64_t overflow) {
   if (overflow != 0) {
-    throw InternalError(
-        "factorise: H holds contributions that overflowed its exponents; it must be accumulated "
-        "again with smaller ones; this is a bug in Quern, please report it");
+    throw InternalError(fmt::format(
+        "module '{}': H holds contributions that overflowed its exponents; it must be accumulated "
+        "again with smaller ones; this is a bug in Quern, please report it",
+        task.name));
   }
   DiagonalSummary summary;
   double sum = 0.0;
@@ -68,32 +70,31 @@ DiagonalSummary summarise_diagonal(std::span<const double> diagonal, std::int64_
     const double value = diagonal[k];
     if (!std::isfinite(value) || value < 0.0) {
       throw InputError(fmt::format(
-          "factorise: H[{0}, {0}] of a layer input is {1}; expected a finite value >= 0. The "
+          "module '{0}': H[{1}, {1}] of its input is {2}; expected a finite value >= 0. The "
           "layer's activations are not finite: check the model and the calibration text",
-          k, value));
+          task.name, k, value));
     }
     summary.dead += value == 0.0 ? 1 : 0;
     sum += value;
   }
   summary.mean = sum / static_cast<double>(diagonal.size());
   if (!(summary.mean > 0.0) || !std::isfinite(summary.mean)) {
-    throw InputError(
-        "factorise: the diagonal of H holds no finite positive entry: every activation of this "
-        "layer input was zero or too large; check the model and the calibration text");
+    throw InputError(fmt::format(
+        "module '{}': the diagonal of H holds no finite positive entry: every activation of its "
+        "input was zero or too large; check the model and the calibration text",
+        task.name));
   }
   return summary;
 }
 
-double least_damping(const Damping& damping, const std::function<bool(double)>& suffices) {
+double next_damping(const HessianTask& task, double fraction) {
   constexpr double kFirstGrowth = 1e-4;
-  for (double fraction = damping.fraction; fraction <= damping.max_fraction;
-       fraction = std::max(2.0 * fraction, kFirstGrowth)) {
-    if (suffices(fraction)) return fraction;
-  }
+  const double next = std::max(2.0 * fraction, kFirstGrowth);
+  if (next <= task.damping.max_fraction) return next;
   throw InputError(fmt::format(
-      "factorise: H is not positive definite even with {} of its mean diagonal added; the "
+      "module '{}': H is not positive definite even with {} of its mean diagonal added; the "
       "statistics are damaged: check the model, or use more calibration text",
-      damping.max_fraction));
+      task.name, task.damping.max_fraction));
 }
 
 QuantizedTensor allocate_result(Memory& memory, const GridModule& module, std::int64_t groups) {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -33,12 +32,13 @@ struct DiagonalSummary {
   std::int64_t dead = 0;  ///< entries that are 0
 };
 
-/// overflow: that of the GramView. Throws as Solver::factorise does.
-DiagonalSummary summarise_diagonal(std::span<const double> diagonal, std::int64_t overflow);
+/// overflow: that of the task's GramView. Throws as Solver::factorise does.
+DiagonalSummary summarise_diagonal(const HessianTask& task, std::span<const double> diagonal,
+                                   std::int64_t overflow);
 
-/// The least fraction of `damping` that suffices, as Damping says; suffices(fraction) tries one.
-/// Throws InputError where none does.
-double least_damping(const Damping& damping, const std::function<bool(double)>& suffices);
+/// The fraction to be tried after one that did not suffice, as Damping says. Throws InputError
+/// where there is none.
+double next_damping(const HessianTask& task, double fraction);
 
 /// The result of rounding a module's rows in `groups` groups: the other rows are 0, those in range
 /// and group_of [K] are to be written.

@@ -75,11 +75,13 @@ struct Spectrum {
   DiagonalSummary summary;
 };
 
-Spectrum read_spectrum(const GramView& gram) {
+Spectrum read_spectrum(const HessianTask& task) {
+  const GramView& gram = task.gram;
   Spectrum spectrum;
   spectrum.diagonal.resize(static_cast<std::size_t>(gram.sums.shape[0]));
   read_gram_diagonal(gram, spectrum.diagonal.data());
-  spectrum.summary = summarise_diagonal(spectrum.diagonal, gram.overflow.as<std::int64_t>()[0]);
+  spectrum.summary =
+      summarise_diagonal(task, spectrum.diagonal, gram.overflow.as<std::int64_t>()[0]);
   const std::span exponents(gram.exponents.as<std::int32_t>(), spectrum.diagonal.size());
   for (const std::int32_t exponent : exponents) {
     spectrum.scale.push_back(std::ldexp(1.0, -exponent));
@@ -143,31 +145,33 @@ bool reversed_cholesky(double* h, std::int64_t columns, int threads) {
   return true;
 }
 
-HessianFactor factorise_gram(Memory& memory, const GramView& gram, ActOrder order,
-                             std::int64_t group_size, const Damping& damping, int threads) {
-  const std::int64_t columns = gram.sums.shape[0];
-  const Spectrum spectrum = read_spectrum(gram);
+HessianFactor factorise_gram(Memory& memory, const HessianTask& task, int threads) {
+  const std::int64_t columns = task.gram.sums.shape[0];
+  const Spectrum spectrum = read_spectrum(task);
   HessianFactor factor{memory.allocate(DType::f64, {columns, columns}),
                        memory.allocate(DType::f64, {columns}),
                        memory.allocate(DType::i32, {columns}),
                        memory.allocate(DType::f64, {columns}),
-                       order,
-                       0.0,
+                       task.order,
+                       task.damping.fraction,
                        spectrum.summary.dead};
   std::copy(spectrum.diagonal.begin(), spectrum.diagonal.end(),
             factor.diagonal.view().as<double>());
-  const auto columns_in_order = solve_order(spectrum.diagonal, order, group_size);
+  const auto columns_in_order = solve_order(spectrum.diagonal, task.order, task.group_size);
   auto* order_out = factor.order.view().as<std::int32_t>();
   std::copy(columns_in_order.begin(), columns_in_order.end(), order_out);
 
   auto* h = factor.feedback.view().as<double>();
-  factor.damping_fraction = least_damping(damping, [&](double fraction) {
-    permuted_hessian(gram, spectrum, order_out, h);
+  const auto suffices = [&](double fraction) {
+    permuted_hessian(task.gram, spectrum, order_out, h);
     for (std::int64_t k = 0; k < columns; ++k) {
       h[k * columns + k] += fraction * spectrum.summary.mean;
     }
     return reversed_cholesky(h, columns, threads);
-  });
+  };
+  while (!suffices(factor.damping_fraction)) {
+    factor.damping_fraction = next_damping(task, factor.damping_fraction);
+  }
   normalise(h, columns, factor.weight.view().as<double>());
   return factor;
 }

@@ -8,8 +8,7 @@
 namespace quern {
 
 /// Solver::factorise on the host.
-HessianFactor factorise_gram(Memory& memory, const GramView& gram, ActOrder order,
-                             std::int64_t group_size, const Damping& damping, int threads);
+HessianFactor factorise_gram(Memory& memory, const HessianTask& task, int threads);
 
 /// h [K, K] row major, upper triangle given: overwritten with the upper triangular R of
 /// h = R R^T, zeros below. False, with h spoiled, where h is not positive definite to working

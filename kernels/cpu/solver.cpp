@@ -20,9 +20,12 @@ class CpuSolver final : public Solver {
       : memory_(memory), threads_(threads), scratch_(memory, threads) {}
 
  private:
-  HessianFactor do_factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
-                             const Damping& damping) override {
-    return factorise_gram(memory_, gram, order, group_size, damping, threads_);
+  std::vector<HessianFactor> do_factorise(std::span<const HessianTask> tasks) override {
+    std::vector<HessianFactor> factors;
+    for (const HessianTask& task : tasks) {
+      factors.push_back(factorise_gram(memory_, task, threads_));
+    }
+    return factors;
   }
 
   std::vector<QuantizedTensor> do_gptq(std::span<const GridModule> modules,

@@ -20,6 +20,21 @@ struct Columns {
   std::int64_t end;
 };
 
+/// Matrices of one size that are factorised side by side.
+constexpr std::size_t kMost = 8;
+struct Matrices {
+  double* data[kMost];
+  int count;
+  std::int64_t rows;
+
+  /// The parts of each that begin at this place.
+  __host__ Matrices at(std::int64_t row, std::int64_t column) const {
+    Matrices moved = *this;
+    for (int i = 0; i < count; ++i) moved.data[i] += row * rows + column;
+    return moved;
+  }
+};
+
 constexpr const char* kOperation = "factorise";
 constexpr std::int64_t kPanel = 512;    // columns that reach those behind them by one product
 constexpr std::int64_t kSpread = 1024;  // columns that a product reaches, at most
@@ -138,9 +153,11 @@ __device__ void load_block(SharedBlock& shared, const double* matrix, std::int64
   }
 }
 
-/// The factor of the block of `count` rows whose corner is `matrix`, in place, by one thread block.
+/// The factors of the blocks of `count` rows at `corners`, in place, each by one thread block.
 __global__ void __launch_bounds__(kThreads)
-    block_kernel(double* matrix, std::int64_t stride, int count) {
+    block_kernel(const __grid_constant__ Matrices corners, int count) {
+  double* matrix = corners.data[blockIdx.x];
+  const std::int64_t stride = corners.rows;
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<SharedBlock*>(memory);
   const int thread = static_cast<int>(threadIdx.x);
@@ -202,10 +219,12 @@ __device__ void solve_row_below(SharedBlock& shared, double (&own)[kOwn]) {
   }
 }
 
-/// The `below` rows under a block, whose factor is at `matrix`, in place. A thread block takes
-/// kRowsBelow of them at a time.
+/// The `below` rows under each block, whose factor is at `corners`, in place. A thread block takes
+/// kRowsBelow of one matrix at a time.
 __global__ void __launch_bounds__(kThreads)
-    rows_kernel(double* matrix, std::int64_t stride, std::int64_t below) {
+    rows_kernel(const __grid_constant__ Matrices corners, std::int64_t below) {
+  double* matrix = corners.data[blockIdx.y];
+  const std::int64_t stride = corners.rows;
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<SharedBlock*>(memory);
   const int thread = static_cast<int>(threadIdx.x);
@@ -229,32 +248,37 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 /// Columns `out`, from the diagonal down, less what columns `panel` of L, which lie before them,
-/// mean for them.
-void update(CudaContext& context, const Columns& panel, const Columns& out, std::int64_t rows,
-            double* matrix) {
-  const double* factors = matrix + out.begin * rows + panel.begin;
-  subtract_transposed_f64(context, {rows - out.begin, out.end - out.begin, panel.end - panel.begin},
-                          {factors, rows}, {factors, rows},
-                          {matrix + out.begin * rows + out.begin, rows});
+/// mean for them. Each matrix by the products that it would have alone.
+void update(CudaContext& context, const Columns& panel, const Columns& out,
+            const Matrices& matrices) {
+  const std::int64_t rows = matrices.rows;
+  const Matrices factors = matrices.at(out.begin, panel.begin);
+  const Matrices corners = matrices.at(out.begin, out.begin);
+  for (int i = 0; i < matrices.count; ++i) {
+    subtract_transposed_f64(
+        context, {rows - out.begin, out.end - out.begin, panel.end - panel.begin},
+        {factors.data[i], rows}, {factors.data[i], rows}, {corners.data[i], rows});
+  }
 }
 
 /// Columns `panel` of L, from the diagonal down; all columns before them were taken off.
-void factor_panel(CudaContext& context, const Columns& panel, std::int64_t rows, double* matrix) {
+void factor_panel(CudaContext& context, const Columns& panel, const Matrices& matrices) {
   constexpr std::size_t kBytes = sizeof(SharedBlock);
+  const auto count = static_cast<unsigned>(matrices.count);
   for (std::int64_t begin = panel.begin; begin < panel.end; begin += kBlock) {
     const Columns block{begin, std::min(begin + kBlock, panel.end)};
-    double* corner = matrix + begin * rows + begin;
-    block_kernel<<<1, kThreads, kBytes, context.stream>>>(corner, rows,
-                                                          static_cast<int>(block.end - begin));
+    const Matrices corners = matrices.at(begin, begin);
+    block_kernel<<<count, kThreads, kBytes, context.stream>>>(corners,
+                                                              static_cast<int>(block.end - begin));
     check_launch(kOperation);
-    const std::int64_t below = rows - block.end;
+    const std::int64_t below = matrices.rows - block.end;
     if (below == 0) return;
-    const std::int64_t grid =
+    const std::int64_t strips =
         std::min<std::int64_t>((below + kRowsBelow - 1) / kRowsBelow, 2 * context.multiprocessors);
-    rows_kernel<<<static_cast<unsigned>(grid), kThreads, kBytes, context.stream>>>(corner, rows,
-                                                                                   below);
+    const dim3 grid(static_cast<unsigned>(strips), count);
+    rows_kernel<<<grid, kThreads, kBytes, context.stream>>>(corners, below);
     check_launch(kOperation);
-    if (block.end < panel.end) update(context, block, {block.end, panel.end}, rows, matrix);
+    if (block.end < panel.end) update(context, block, {block.end, panel.end}, matrices);
   }
 }
 
@@ -287,19 +311,21 @@ Cholesky::~Cholesky() {
   cudaStreamSynchronize(stream_.get());
 }
 
-void Cholesky::factor(TensorView matrix) {
-  const std::int64_t rows = matrix.shape[0];
-  auto* values = matrix.as<double>();
+void Cholesky::factor(std::span<const TensorView> matrices) {
+  for (; matrices.size() > kMost; matrices = matrices.subspan(kMost)) factor(matrices.first(kMost));
+  const std::int64_t rows = matrices.front().shape[0];
+  Matrices all{.data = {}, .count = 0, .rows = rows};
+  for (const TensorView& matrix : matrices) all.data[all.count++] = matrix.as<double>();
   order(context_.stream, ahead_.stream, rest_done_);
   for (std::int64_t begin = 0; begin < rows; begin += kPanel) {
     const Columns panel{begin, std::min(begin + kPanel, rows)};
-    factor_panel(ahead_, panel, rows, values);
+    factor_panel(ahead_, panel, all);
     order(context_.stream, ahead_.stream, rest_done_);  // the rest has felt the panel before
     order(ahead_.stream, context_.stream, panel_done_);
     const Columns next{panel.end, std::min(panel.end + kPanel, rows)};
-    if (next.begin < rows) update(ahead_, panel, next, rows, values);
+    if (next.begin < rows) update(ahead_, panel, next, all);
     for (std::int64_t at = next.end; at < rows; at += kSpread) {
-      update(context_, panel, {at, std::min(at + kSpread, rows)}, rows, values);
+      update(context_, panel, {at, std::min(at + kSpread, rows)}, all);
     }
   }
 }

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/errors.h"
@@ -13,17 +14,12 @@ namespace {
 
 using namespace numeric;
 
+constexpr const char* kOperation = "factorise";
 constexpr int kThreads = 256;
 
 std::span<std::byte> bytes_of(auto& values) {
   return std::as_writable_bytes(std::span(values));
 }
-
-/// H as the host needs it: its diagonal, and what came of its sums.
-struct Spectrum {
-  std::vector<double> diagonal;  ///< checkpoint order
-  DiagonalSummary summary;
-};
 
 /// What the permutation and the damping of H depend on.
 struct DampedGram {
@@ -89,87 +85,111 @@ dim3 triangle_grid(std::int64_t columns) {
           static_cast<unsigned>(std::min<std::int64_t>(columns, 1024))};
 }
 
-Spectrum read_spectrum(CudaContext& context, const GramView& gram, TensorView diagonal) {
-  const std::int64_t columns = gram.sums.shape[0];
-  read_gram_diagonal(context, gram, diagonal);
-  Spectrum spectrum;
-  spectrum.diagonal.resize(static_cast<std::size_t>(columns));
-  std::vector<std::int64_t> overflow(1);
-  context.memory.download(diagonal, bytes_of(spectrum.diagonal));
-  context.memory.download(gram.overflow, bytes_of(overflow));
-  context.memory.synchronize();
-  spectrum.summary = summarise_diagonal(spectrum.diagonal, overflow[0]);
-  return spectrum;
-}
+/// One H on its way to its factor. Asynchronous, but for what a function says that it waits for.
+class Factorisation {
+ public:
+  /// Asks for what the host has to know of H.
+  Factorisation(CudaContext& context, const HessianTask& task) : context_(context), task_(task) {
+    Memory& memory = context.memory;
+    const std::int64_t columns = task.gram.sums.shape[0];
+    factor_.diagonal = memory.allocate(DType::f64, {columns});
+    factor_.order = memory.allocate(DType::i32, {columns});
+    factor_.weight = memory.allocate(DType::f64, {columns});
+    factor_.act_order = task.order;
+    factor_.damping_fraction = task.damping.fraction;
+    diagonal_.resize(static_cast<std::size_t>(columns));
+    read_gram_diagonal(context, task.gram, factor_.diagonal.view());
+    memory.download(factor_.diagonal.view(), bytes_of(diagonal_));
+    memory.download(task.gram.overflow, bytes_of(overflow_));
+  }
 
-/// Working space of the factorisations of one H.
-struct FactorWork {
-  FactorWork(Memory& memory, std::int64_t columns)
-      : limits(memory.allocate(DType::f64, {columns})),
-        pivots(memory.allocate(DType::f64, {columns})),
-        failed(memory.allocate(DType::i32, {1})) {}
+  /// Once the diagonal has arrived.
+  void choose_order() {
+    Memory& memory = context_.memory;
+    summary_ = summarise_diagonal(task_, diagonal_, overflow_[0]);
+    factor_.dead_columns = summary_.dead;
+    order_ = solve_order(diagonal_, task_.order, task_.group_size);
+    memory.upload(bytes_of(order_), factor_.order.view());
+    factor_.feedback = memory.allocate(DType::f64, {columns(), columns()});
+    limits_ = memory.allocate(DType::f64, {columns()});
+    pivots_ = memory.allocate(DType::f64, {columns()});
+    failed_ = memory.allocate(DType::i32, {1});
+  }
 
-  Tensor limits;
-  Tensor pivots;
-  Tensor failed;  ///< whether a pivot is not sound
+  /// H with the damping that is tried, in solve order, reversed.
+  TensorView damped() {
+    context_.memory.clear(factor_.feedback.view());  // products reach into the other triangle
+    permute_kernel<<<triangle_grid(columns()), kThreads, 0, context_.stream>>>(
+        {task_.gram.sums.as<std::int64_t>(), task_.gram.exponents.as<std::int32_t>(),
+         factor_.order.view().as<std::int32_t>(), factor_.diagonal.view().as<double>(), columns(),
+         summary_.mean, factor_.damping_fraction * summary_.mean},
+        matrix(), limits_.view().as<double>());
+    check_launch(kOperation);
+    return factor_.feedback.view();
+  }
+
+  /// Asks whether the factor that damped() has become is sound.
+  void read_pivots() {
+    context_.memory.clear(failed_.view());
+    pivots_kernel<<<block_count(columns(), kThreads), kThreads, 0, context_.stream>>>(
+        matrix(), limits_.view().as<double>(), columns(), pivots_.view().as<double>(),
+        factor_.weight.view().as<double>(), failed_.view().as<std::int32_t>());
+    check_launch(kOperation);
+    context_.memory.download(failed_.view(), bytes_of(outcome_));
+  }
+
+  /// Once the answer has arrived.
+  bool is_sound() const { return outcome_[0] == 0; }
+  void raise_damping() { factor_.damping_fraction = next_damping(task_, factor_.damping_fraction); }
+
+  HessianFactor finish() {
+    normalise_kernel<<<triangle_grid(columns()), kThreads, 0, context_.stream>>>(
+        matrix(), pivots_.view().as<double>(), columns());
+    check_launch(kOperation);
+    return std::move(factor_);
+  }
+
+ private:
+  std::int64_t columns() const { return task_.gram.sums.shape[0]; }
+  double* matrix() { return factor_.feedback.view().as<double>(); }
+
+  CudaContext& context_;
+  HessianTask task_;
+  HessianFactor factor_;                   ///< damping_fraction: the one that is tried
+  std::vector<double> diagonal_;           ///< of H, checkpoint order
+  std::vector<std::int64_t> overflow_{0};  ///< of its sums
+  std::vector<std::int32_t> order_;        ///< columns in solve order
+  DiagonalSummary summary_;
+  Tensor limits_;                         ///< [K] f64: least square of each pivot
+  Tensor pivots_;                         ///< [K] f64
+  Tensor failed_;                         ///< [1] i32: whether a pivot is not sound
+  std::vector<std::int32_t> outcome_{0};  ///< `failed_` on the host
 };
-
-/// The factor of one damping, reversed, in place. False if H is not positive definite to working
-/// precision. Synchronises.
-bool try_damping(CudaContext& context, Cholesky& cholesky, const DampedGram& gram, FactorWork& work,
-                 HessianFactor& factor) {
-  const std::int64_t columns = gram.columns;
-  auto* matrix = factor.feedback.view().as<double>();
-  auto* failed = work.failed.view().as<std::int32_t>();
-  context.memory.clear(work.failed.view());
-  context.memory.clear(factor.feedback.view());  // products reach into the other triangle
-  permute_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(
-      gram, matrix, work.limits.view().as<double>());
-  check_launch("factorise");
-  cholesky.factor(factor.feedback.view());
-  pivots_kernel<<<block_count(columns, kThreads), kThreads, 0, context.stream>>>(
-      matrix, work.limits.view().as<double>(), columns, work.pivots.view().as<double>(),
-      factor.weight.view().as<double>(), failed);
-  check_launch("factorise");
-  std::vector<std::int32_t> outcome(1);
-  context.memory.download(work.failed.view(), bytes_of(outcome));
-  context.memory.synchronize();
-  return outcome[0] == 0;
-}
 
 }  // namespace
 
-HessianFactor factorise_gram(CudaContext& context, Cholesky& cholesky, const GramView& gram,
-                             ActOrder order, std::int64_t group_size, const Damping& damping) {
-  Memory& memory = context.memory;
-  const std::int64_t columns = gram.sums.shape[0];
-  HessianFactor factor{.feedback = Tensor(),
-                       .diagonal = memory.allocate(DType::f64, {columns}),
-                       .order = memory.allocate(DType::i32, {columns}),
-                       .weight = memory.allocate(DType::f64, {columns}),
-                       .act_order = order};
-  const Spectrum spectrum = read_spectrum(context, gram, factor.diagonal.view());
-  factor.dead_columns = spectrum.summary.dead;
-  std::vector<std::int32_t> columns_in_order = solve_order(spectrum.diagonal, order, group_size);
-  memory.upload(bytes_of(columns_in_order), factor.order.view());
-  factor.feedback = memory.allocate(DType::f64, {columns, columns});
-
-  FactorWork work(memory, columns);
-  memory.synchronize();  // the order has arrived: it may be dropped
-  factor.damping_fraction = least_damping(damping, [&](double fraction) {
-    const DampedGram damped{gram.sums.as<std::int64_t>(),
-                            gram.exponents.as<std::int32_t>(),
-                            factor.order.view().as<std::int32_t>(),
-                            factor.diagonal.view().as<double>(),
-                            columns,
-                            spectrum.summary.mean,
-                            fraction * spectrum.summary.mean};
-    return try_damping(context, cholesky, damped, work, factor);
-  });
-  normalise_kernel<<<triangle_grid(columns), kThreads, 0, context.stream>>>(
-      factor.feedback.view().as<double>(), work.pivots.view().as<double>(), columns);
-  check_launch("factorise");
-  return factor;
+std::vector<HessianFactor> factorise_grams(CudaContext& context, Cholesky& cholesky,
+                                           std::span<const HessianTask> tasks) {
+  std::vector<Factorisation> all;
+  for (const HessianTask& task : tasks) all.emplace_back(context, task);
+  context.memory.synchronize();
+  std::vector<Factorisation*> open;
+  for (Factorisation& begun : all) {
+    begun.choose_order();
+    open.push_back(&begun);
+  }
+  while (!open.empty()) {
+    std::vector<TensorView> matrices;
+    for (Factorisation* begun : open) matrices.push_back(begun->damped());
+    cholesky.factor(matrices);
+    for (Factorisation* begun : open) begun->read_pivots();
+    context.memory.synchronize();
+    std::erase_if(open, [](const Factorisation* begun) { return begun->is_sound(); });
+    for (Factorisation* begun : open) begun->raise_damping();
+  }
+  std::vector<HessianFactor> factors;
+  for (Factorisation& begun : all) factors.push_back(begun.finish());
+  return factors;
 }
 
 }  // namespace quern::gpu

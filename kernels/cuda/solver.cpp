@@ -16,9 +16,8 @@ class CudaSolver final : public Solver {
   explicit CudaSolver(CudaContext& context) : context_(context), cholesky_(context) {}
 
  private:
-  HessianFactor do_factorise(const GramView& gram, ActOrder order, std::int64_t group_size,
-                             const Damping& damping) override {
-    return factorise_gram(context_, cholesky_, gram, order, group_size, damping);
+  std::vector<HessianFactor> do_factorise(std::span<const HessianTask> tasks) override {
+    return factorise_grams(context_, cholesky_, tasks);
   }
 
   std::vector<QuantizedTensor> do_gptq(std::span<const GridModule> modules,

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <set>
+#include <utility>
+#include <vector>
 
 namespace quern {
 namespace {
@@ -55,17 +58,37 @@ Bytes sums_bytes(const BundleUnit& bundle, const QuantizeConfig& config) {
   return bytes;
 }
 
-/// Of the inputs of a layer that are measured together.
-Bytes statistics_bytes(const LayerUnit& layer, const QuantizeConfig& config) {
+using Bundles = std::vector<const BundleUnit*>;
+
+/// The bundles of a layer, by those whose inputs are measured together.
+std::vector<Bundles> measured_together(const LayerUnit& layer, const QuantizeConfig& config) {
   const bool by_stage = config.method == Method::gptq && config.true_sequential;
-  Bytes most = 0;
-  Bytes together = 0;
-  int stage = -1;
+  std::vector<Bundles> groups;
   for (const BundleUnit& bundle : layer.bundles) {
-    if (by_stage && bundle.input.stage != stage) together = 0;
-    stage = bundle.input.stage;
-    together += sums_bytes(bundle, config);
-    most = std::max(most, together);
+    const bool joins =
+        !groups.empty() && !(by_stage && groups.back().back()->input.stage != bundle.input.stage);
+    if (!joins) groups.emplace_back();
+    groups.back().push_back(&bundle);
+  }
+  return groups;
+}
+
+/// Of the factors that were made along with one and wait to be used, on the rank with the most.
+Bytes waiting_factor_bytes(const Bundles& group, const QuantizeConfig& config, int ranks) {
+  if (config.method != Method::gptq) return 0;
+  const std::vector<int> owners = assign_owners(group, ranks);
+  std::map<std::pair<int, std::int64_t>, std::size_t> factors;  // by rank and size
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    std::set<std::int64_t> group_sizes;
+    for (const auto& [module, grid] : group[i]->modules) group_sizes.insert(grid.group_size);
+    factors[{owners[i], group[i]->input.features}] +=
+        config.act_order == ActOrder::group_aware ? group_sizes.size() : 1;
+  }
+  Bytes most = 0;
+  for (const auto& [place, made] : factors) {
+    const auto& [rank, columns] = place;
+    const std::size_t at_once = std::min(made, Solver::factors_at_once(columns));
+    most = std::max(most, (Bytes{at_once} - 1) * 8 * count(columns * columns));
   }
   return most;
 }
@@ -222,10 +245,15 @@ DeviceNeeds device_needs(const ModelGraph& graph, const Plan& plan, const RunFil
     needs.layer_input_bytes = tokens * element * count(geometry.hidden) * count(geometry.layers);
   }
   for (const LayerUnit& layer : plan.layers) {
-    needs.statistics_bytes = std::max(needs.statistics_bytes, statistics_bytes(layer, quantize));
-    for (const BundleUnit& bundle : layer.bundles) {
-      needs.work_bytes = std::max({needs.work_bytes, solver_bytes(bundle, quantize),
-                                   install_bytes(bundle, use.activation)});
+    for (const Bundles& group : measured_together(layer, quantize)) {
+      const Bytes waiting = waiting_factor_bytes(group, quantize, use.ranks);
+      Bytes sums = 0;
+      for (const BundleUnit* bundle : group) {
+        sums += sums_bytes(*bundle, quantize);
+        needs.work_bytes = std::max({needs.work_bytes, waiting + solver_bytes(*bundle, quantize),
+                                     install_bytes(*bundle, use.activation)});
+      }
+      needs.statistics_bytes = std::max(needs.statistics_bytes, sums);
     }
   }
   Bytes head = head_bytes(graph, tokens, use.activation);

@@ -1,7 +1,5 @@
 #include "pipeline/quantizers/gptq.h"
 
-#include <fmt/format.h>
-
 #include <map>
 
 #include "kernels/core/error.h"
@@ -18,20 +16,24 @@ class Gptq final : public Quantizer {
 
   bool splits_rows() const noexcept override { return true; }
 
-  std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
-                                  BundleStatistics& statistics) const override {
-    ensure(statistics.gram.has_value(), "H for GPTQ");
-    // One factor serves all, but a group_aware order is made for one group size.
-    std::map<std::int64_t, std::vector<std::size_t>> alike;
-    for (std::size_t i = 0; i < tasks.size(); ++i) {
-      alike[order_ == ActOrder::group_aware ? tasks[i].grid.group_size : -1].push_back(i);
+  std::vector<HessianTask> factors_wanted(const InputTask& input) const override {
+    ensure(input.statistics.gram.has_value(), "H for GPTQ");
+    std::vector<HessianTask> wanted;
+    for (const auto& [group_size, places] : alike(input.modules)) {
+      wanted.push_back({input.modules[places.front()].name, input.statistics.gram->view(), order_,
+                        group_size, damping_});
     }
-    std::vector<SolvedModule> solved(tasks.size());
-    for (const auto& [group_size, places] : alike) {
+    return wanted;
+  }
+
+  std::vector<SolvedModule> solve(Backend& backend, const InputTask& input,
+                                  std::span<const HessianFactor> factors) const override {
+    std::vector<SolvedModule> solved(input.modules.size());
+    for (const auto& [group_size, places] : alike(input.modules)) {
       std::vector<GridModule> modules;
-      for (const std::size_t i : places) modules.push_back(tasks[i].on_grid());
-      const HessianFactor factor =
-          factorise(backend.solver(), statistics.gram->view(), group_size, modules.front().name);
+      for (const std::size_t i : places) modules.push_back(input.modules[i].on_grid());
+      const HessianFactor& factor = factors.front();
+      factors = factors.subspan(1);
       std::vector<QuantizedTensor> tensors = backend.solver().gptq(modules, factor);
       for (std::size_t i = 0; i < places.size(); ++i) {
         solved[places[i]] = {.tensor = std::move(tensors[i]),
@@ -43,14 +45,15 @@ class Gptq final : public Quantizer {
   }
 
  private:
-  /// module: to name in errors, one of those that read the input.
-  HessianFactor factorise(Solver& solver, const GramView& gram, std::int64_t group_size,
-                          std::string_view module) const {
-    try {
-      return solver.factorise(gram, order_, group_size, damping_);
-    } catch (const InputError& error) {
-      throw InputError(fmt::format("module '{}': {}", module, error.what()));
+  /// Places of the modules that one factor serves, by the group size that it is made for: all of
+  /// them, but for a group_aware order.
+  std::map<std::int64_t, std::vector<std::size_t>> alike(
+      std::span<const ModuleTask> modules) const {
+    std::map<std::int64_t, std::vector<std::size_t>> places;
+    for (std::size_t i = 0; i < modules.size(); ++i) {
+      places[order_ == ActOrder::group_aware ? modules[i].grid.group_size : -1].push_back(i);
     }
+    return places;
   }
 
   ActOrder order_;

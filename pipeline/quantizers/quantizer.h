@@ -30,6 +30,12 @@ struct ModuleTask {
   GridModule on_grid() const { return {name, weight, grid, rows}; }
 };
 
+/// Modules that read one input, and what was measured of it.
+struct InputTask {
+  std::span<const ModuleTask> modules;
+  BundleStatistics& statistics;  ///< what needed() asks for
+};
+
 /// A module's codes on the device and what its solver says of them.
 struct SolvedModule {
   std::variant<QuantizedTensor, CodebookTensor> tensor;
@@ -38,7 +44,7 @@ struct SolvedModule {
   std::int64_t uninformed_rows = 0;
 };
 
-/// A method. Stateless but for its options; works on one bundle: modules that read one input.
+/// A method. Stateless but for its options; works on the modules of one input.
 class Quantizer {
  public:
   virtual ~Quantizer() = default;
@@ -49,10 +55,13 @@ class Quantizer {
   /// Whether rows of a module may be solved apart from the others, so that ranks share a module.
   virtual bool splits_rows() const noexcept { return false; }
 
-  /// Solves the modules of one input. statistics holds what needed() asks for. Same order as the
-  /// tasks. Throws InputError naming the module that cannot be quantized.
-  virtual std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
-                                          BundleStatistics& statistics) const = 0;
+  /// The factors of H that solve() wants; they are made for several inputs at once.
+  virtual std::vector<HessianTask> factors_wanted(const InputTask& /*input*/) const { return {}; }
+
+  /// Solves the modules of one input, results in their order. factors: those wanted, in that order.
+  /// Throws InputError naming the module that cannot be quantized.
+  virtual std::vector<SolvedModule> solve(Backend& backend, const InputTask& input,
+                                          std::span<const HessianFactor> factors) const = 0;
 };
 
 /// The quantizer of the configured method: the explicit table of methods.

@@ -7,10 +7,10 @@ class Rtn final : public Quantizer {
  public:
   StatisticsNeeded needed() const noexcept override { return {}; }
 
-  std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
-                                  BundleStatistics&) const override {
+  std::vector<SolvedModule> solve(Backend& backend, const InputTask& input,
+                                  std::span<const HessianFactor>) const override {
     std::vector<GridModule> modules;
-    for (const ModuleTask& task : tasks) modules.push_back(task.on_grid());
+    for (const ModuleTask& task : input.modules) modules.push_back(task.on_grid());
     std::vector<SolvedModule> solved;
     for (QuantizedTensor& tensor : backend.solver().round_to_nearest(modules, std::nullopt)) {
       solved.push_back({.tensor = std::move(tensor)});

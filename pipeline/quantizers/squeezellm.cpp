@@ -14,11 +14,11 @@ class SqueezeLlm final : public Quantizer {
 
   StatisticsNeeded needed() const noexcept override { return {.fisher = true, .guided = refines_}; }
 
-  std::vector<SolvedModule> solve(Backend& backend, std::span<const ModuleTask> tasks,
-                                  BundleStatistics& statistics) const override {
+  std::vector<SolvedModule> solve(Backend& backend, const InputTask& input,
+                                  std::span<const HessianFactor>) const override {
     std::vector<SolvedModule> solved;
-    for (const ModuleTask& task : tasks) {
-      solved.push_back(solve_module(backend, task, statistics.modules[task.name]));
+    for (const ModuleTask& task : input.modules) {
+      solved.push_back(solve_module(backend, task, input.statistics.modules[task.name]));
     }
     return solved;
   }

@@ -10,6 +10,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/fingerprint.h"
+#include "pipeline/hessian_factors.h"
 #include "workers/agreement.h"
 
 namespace quern {
@@ -149,13 +150,11 @@ QuantizedModule QuantizeBundles::describe(const LinearModule& module, const Modu
 }
 
 /// What this rank solves: the bundles that it owns, and its rows of those that all share.
-std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::solve_rows(
-    std::span<const BundleTask> tasks, const LayerWeights& weights) {
+std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::own_share(
+    std::span<const BundleTask> tasks, const LayerWeights& weights) const {
   std::vector<SolvedBundle> bundles;
   for (const BundleTask& task : tasks) {
     if (!task.shared && task.owner != context_.session.rank()) continue;
-    context_.session.enter(fmt::format("solve {}", task.bundle->name));
-    const Trace::Span span(context_.session.trace.get(), task.bundle->name);
     SolvedBundle& bundle = bundles.emplace_back(SolvedBundle{&task, {}, {}});
     for (const PlannedModule& planned : task.bundle->modules) {
       bundle.modules.push_back(make_task(planned, weights.weight(planned.module.role),
@@ -164,9 +163,26 @@ std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::solve_rows(
       bundle.modules.back().rows =
           row_share(planned.module.out_features, context_.session.rank(), context_.session.ranks());
     }
-    bundle.solved = quantizer_->solve(*context_.session.backend, bundle.modules, *task.statistics);
   }
   return bundles;
+}
+
+void QuantizeBundles::solve_rows(std::span<SolvedBundle> bundles) {
+  Backend& backend = *context_.session.backend;
+  const auto input_of = [](const SolvedBundle& bundle) {
+    return InputTask{bundle.modules, *bundle.task->statistics};
+  };
+  std::vector<std::vector<HessianTask>> wanted;
+  for (const SolvedBundle& bundle : bundles) {
+    wanted.push_back(quantizer_->factors_wanted(input_of(bundle)));
+  }
+  HessianFactors factors(backend.solver(), wanted);
+  for (SolvedBundle& bundle : bundles) {
+    const std::string& name = bundle.task->bundle->name;
+    context_.session.enter(fmt::format("solve {}", name));
+    const Trace::Span span(context_.session.trace.get(), name);
+    bundle.solved = quantizer_->solve(backend, input_of(bundle), factors.next());
+  }
 }
 
 /// Collective. The rows that other ranks solved, to the owner. Where one rank has a value the
@@ -256,7 +272,10 @@ void QuantizeBundles::solve(std::span<const BundleTask> tasks, const LayerWeight
   std::vector<std::pair<const BundleUnit*, LandedModules>> results;
   {
     const auto lap = context_.watch.lap("solve");
-    run_agreed(context_.session, [&] { bundles = solve_rows(tasks, weights); });
+    run_agreed(context_.session, [&] {
+      bundles = own_share(tasks, weights);
+      solve_rows(bundles);
+    });
     for (SolvedBundle& bundle : bundles) {
       if (bundle.task->shared) join_rows(bundle);
     }

@@ -72,8 +72,9 @@ class QuantizeBundles {
     std::vector<SolvedModule> solved;
   };
 
-  std::vector<SolvedBundle> solve_rows(std::span<const BundleTask> tasks,
-                                       const LayerWeights& weights);
+  std::vector<SolvedBundle> own_share(std::span<const BundleTask> tasks,
+                                      const LayerWeights& weights) const;
+  void solve_rows(std::span<SolvedBundle> bundles);
   void join_rows(SolvedBundle& bundle);
   LandedModules land(const SolvedBundle& bundle);
   Tensor finish(const ModuleTask& task, const SolvedModule& solved, BundleStatistics& statistics,

@@ -4,10 +4,13 @@
 #include <cmath>
 #include <memory>
 #include <random>
+#include <span>
+#include <thread>
 #include <vector>
 
 #include "kernels/core/float16.h"
 #include "kernels/cuda_backend.h"
+#include "workers/parallel.h"
 
 namespace quern::bench {
 namespace {
@@ -20,21 +23,34 @@ std::unique_ptr<Backend> open(benchmark::State& state) {
   return nullptr;
 }
 
+/// Normal deviates, made by all cores: each piece of the values has a sequence of its own.
+template <typename T, typename FromDeviate>
+void fill_normally(std::span<T> values, unsigned seed, const FromDeviate& from_deviate) {
+  constexpr std::size_t kPiece = std::size_t{1} << 20;
+  run_parallel((values.size() + kPiece - 1) / kPiece,
+               static_cast<int>(std::thread::hardware_concurrency()), [&](std::size_t piece) {
+                 std::seed_seq sequence{seed, static_cast<unsigned>(piece)};
+                 std::mt19937 engine(sequence);
+                 std::normal_distribution<float> normal;
+                 const std::size_t begin = piece * kPiece;
+                 const std::size_t count = std::min(kPiece, values.size() - begin);
+                 for (T& value : values.subspan(begin, count)) value = from_deviate(normal(engine));
+               });
+}
+
 /// Normal bf16 values.
 Tensor normal_tensor(Backend& backend, const Shape& shape, float scale, unsigned seed) {
   HostTensor host(DType::bf16, shape);
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal(0.0F, scale);
-  for (std::uint16_t& value : host.as<std::uint16_t>()) value = float_to_bf16(normal(engine));
+  fill_normally(host.as<std::uint16_t>(), seed,
+                [scale](float deviate) { return float_to_bf16(scale * deviate); });
   return backend.memory().to_device(host);
 }
 
 /// F as heavy-tailed as squared gradients are.
 Tensor heavy_tensor(Backend& backend, const Shape& shape) {
   HostTensor host(DType::f32, shape);
-  std::mt19937 engine(2);
-  std::normal_distribution<float> normal(0.0F, 2.0F);
-  for (float& value : host.as<float>()) value = 1e-6F * std::exp(normal(engine));
+  fill_normally(host.as<float>(), 2,
+                [](float deviate) { return 1e-6F * std::exp(2.0F * deviate); });
   return backend.memory().to_device(host);
 }
 
@@ -93,17 +109,20 @@ void accumulate_fisher(benchmark::State& state) {
   report(state, "flop", 2.0 * static_cast<double>(kTokens * rows * columns));
 }
 
+/// Several H of one size at once.
 void factorise(benchmark::State& state) {
   const auto backend = open(state);
   if (!backend) return;
   const Tensor x = normal_tensor(*backend, {kTokens, state.range(0)}, 1.0F, 1);
   Gram gram(*backend, x);
   backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  const std::vector<HessianTask> tasks(static_cast<std::size_t>(state.range(1)),
+                                       {"m", gram.view(), ActOrder::none, 128, Damping{}});
   for (auto _ : state) {
-    benchmark::DoNotOptimize(
-        backend->solver().factorise(gram.view(), ActOrder::none, 128, Damping{}));
+    benchmark::DoNotOptimize(backend->solver().factorise(tasks));
     backend->memory().synchronize();
   }
+  report(state, "factors", static_cast<double>(state.range(1)));
 }
 
 /// `modules` modules of one input on the first of `ranks` ranks that share their rows.
@@ -118,7 +137,7 @@ void gptq(benchmark::State& state) {
   Gram gram(*backend, x);
   backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
   const HessianFactor factor =
-      backend->solver().factorise(gram.view(), ActOrder::none, 128, Damping{});
+      backend->solver().factorise({"m", gram.view(), ActOrder::none, 128, Damping{}});
   const std::int64_t slice = Solver::row_slice(rows);
   const std::int64_t share = (rows / state.range(4) + slice - 1) / slice * slice;
   const GridSpec grid{static_cast<int>(state.range(2)), 128, true, ScaleSearch::weighted};
@@ -170,6 +189,16 @@ void widths(benchmark::internal::Benchmark* benchmark) {
   benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
 }
 
+void factors(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgNames({"columns", "at_once"});
+  for (const std::int64_t columns : {2048, 4096, 7168, 11008}) {
+    const auto most = static_cast<std::int64_t>(Solver::factors_at_once(columns));
+    benchmark->Args({columns, 1});
+    if (most > 1) benchmark->Args({columns, most});
+  }
+  benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+
 /// LLaMA-7B's modules and those of a DeepSeek-V3 expert.
 const std::vector<std::vector<std::int64_t>> kShapes = {
     {4096, 4096}, {11008, 4096}, {4096, 11008}, {2048, 7168}, {7168, 2048}};
@@ -198,7 +227,7 @@ void inputs(benchmark::internal::Benchmark* benchmark) {
 }
 
 BENCHMARK(accumulate_gram)->Apply(widths);
-BENCHMARK(factorise)->Apply(widths);
+BENCHMARK(factorise)->Apply(factors);
 BENCHMARK(accumulate_fisher)->Apply(modules);
 BENCHMARK(gptq)->Apply(inputs);
 BENCHMARK(cluster)->Apply(modules);

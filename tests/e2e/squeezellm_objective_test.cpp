@@ -78,7 +78,8 @@ Solved solve_alone(const Measured& module, const OutlierChoice& outliers) {
   QuantizeConfig config;
   config.method = Method::squeezellm;
   const ModuleTask task{"m", weight.view(), {.bits = 3, .group_size = -1}, outliers};
-  const auto solved = make_quantizer(config)->solve(*backend, std::span(&task, 1), statistics);
+  const auto solved =
+      make_quantizer(config)->solve(*backend, {std::span(&task, 1), statistics}, {});
   const auto& tensor = std::get<CodebookTensor>(solved.front().tensor);
   Tensor values = memory.allocate(DType::f32, weight.shape());
   backend->codebooks().dequantize(tensor, values.view());

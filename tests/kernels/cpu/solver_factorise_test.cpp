@@ -1,10 +1,15 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
+#include <span>
+#include <vector>
 
 #include "kernels/core/error.h"
+#include "tests/kernels/cpu/factor_batch_case.h"
 #include "tests/kernels/cpu/solver_case.h"
+#include "tests/support/message_of.h"
 
 namespace quern::test {
 namespace {
@@ -23,7 +28,7 @@ class Factorise : public testing::Test {
   HessianFactor factorise(const Matrix& h, ActOrder order = ActOrder::none,
                           std::int64_t group_size = 32, const Damping& damping = {}) {
     GramCase gram = make_gram(memory_, h);
-    return solver_->factorise(gram.view(), order, group_size, damping);
+    return solver_->factorise({"m", gram.view(), order, group_size, damping});
   }
 
   CpuMemory memory_;
@@ -49,7 +54,7 @@ TEST_F(Factorise, FactorGivesDampedHessianBack) {
   for (const std::int64_t n : {1, 31, 33, 127, 129, 300}) {
     for (const ActOrder order : kOrders) {
       GramCase gram = make_gram(memory_, correlated_hessian(n, 7));
-      const HessianFactor factor = solver_->factorise(gram.view(), order, 32, {});
+      const HessianFactor factor = solver_->factorise({"m", gram.view(), order, 32, {}});
       const auto steps = textbook_order(gram.h, order, 32);
       const Matrix expected = damped_hessian(gram.h, steps, 0.01);
       const auto* s = factor.feedback.view().as<double>();
@@ -89,10 +94,10 @@ TEST_F(Factorise, SameBitsForAnyThreadCount) {
   const Matrix h = correlated_hessian(700, 3);
   GramCase gram = make_gram(memory_, h);
   const HessianFactor one =
-      make_cpu_solver(memory_, 1)->factorise(gram.view(), ActOrder::full, 128, {});
+      make_cpu_solver(memory_, 1)->factorise({"m", gram.view(), ActOrder::full, 128, {}});
   for (const int threads : {2, 3}) {
     const HessianFactor many =
-        make_cpu_solver(memory_, threads)->factorise(gram.view(), ActOrder::full, 128, {});
+        make_cpu_solver(memory_, threads)->factorise({"m", gram.view(), ActOrder::full, 128, {}});
     EXPECT_TRUE(same_bytes(one.feedback, many.feedback)) << threads;
     EXPECT_TRUE(same_bytes(one.weight, many.weight)) << threads;
     EXPECT_TRUE(same_bytes(one.order, many.order)) << threads;
@@ -121,10 +126,39 @@ TEST_F(Factorise, DampingGrowsUntilTheFactorExists) {
   EXPECT_DOUBLE_EQ(factorise(singular, ActOrder::none, -1, {.fraction = 0.0, .max_fraction = 1.0})
                        .damping_fraction,
                    1e-4);
-  // A fraction above the largest one is not tried, however sound H is.
   EXPECT_THROW(
       factorise(square({8, 2, 2, 4}), ActOrder::none, -1, {.fraction = 0.02, .max_fraction = 0.01}),
-      InputError);
+      ShapeError);
+}
+
+TEST_F(Factorise, SeveralAtOnceAreAsAlone) {
+  GramCase first = make_gram(memory_, correlated_hessian(60, 7));
+  GramCase second = make_gram(memory_, correlated_hessian(60, 8));
+  Matrix equal_inputs = correlated_hessian(60, 9);
+  for (std::int64_t k = 0; k < 60; ++k) equal_inputs(5, k) = equal_inputs(6, k);
+  for (std::int64_t k = 0; k < 60; ++k) equal_inputs(k, 5) = equal_inputs(k, 6);
+  GramCase singular = make_gram(memory_, equal_inputs);
+  const HessianTask tasks[] = {{"a", first.view(), ActOrder::none, -1, {}},
+                               {"b", singular.view(), ActOrder::full, -1, {.fraction = 0.0}},
+                               {"c", second.view(), ActOrder::full, -1, {}},
+                               {"c", second.view(), ActOrder::group_aware, 32, {}}};
+  expect_factors_as_alone(memory_, *solver_, tasks);
+  EXPECT_GT(solver_->factorise(tasks[1]).damping_fraction, 0.0);
+  EXPECT_TRUE(solver_->factorise(std::span<const HessianTask>()).empty());
+}
+
+TEST_F(Factorise, OfSeveralTheOneThatCannotBeIsNamed) {
+  GramCase good = make_gram(memory_, correlated_hessian(3, 7));
+  GramCase zero = make_gram(memory_, Matrix(3, 3));
+  GramCase larger = make_gram(memory_, correlated_hessian(4, 7));
+  const auto both = [&](const HessianTask& task) {
+    return std::vector<HessianTask>{{"good", good.view(), ActOrder::none, -1, {}}, task};
+  };
+  EXPECT_THAT(message_of<InputError>([&] {
+                solver_->factorise(both({"bad", zero.view()}));
+              }),
+              testing::HasSubstr("module 'bad': the diagonal of H"));
+  EXPECT_THROW(solver_->factorise(both({"larger", larger.view()})), ShapeError);
 }
 
 TEST_F(Factorise, RefusesDamagedStatistics) {
@@ -133,21 +167,22 @@ TEST_F(Factorise, RefusesDamagedStatistics) {
 
   GramCase infinite = make_gram(memory_, square({1, 0, 0, 1}));
   infinite.exponents.view().as<std::int32_t>()[1] = -2000;
-  EXPECT_THROW(solver_->factorise(infinite.view(), ActOrder::none, -1, {}), InputError);
+  EXPECT_THROW(solver_->factorise({"m", infinite.view(), ActOrder::none, -1, {}}), InputError);
 
   GramCase overflowed = make_gram(memory_, square({1, 0, 0, 1}));
   overflowed.overflow.view().as<std::int64_t>()[0] = 1;
-  EXPECT_THROW(solver_->factorise(overflowed.view(), ActOrder::none, -1, {}), InternalError);
+  EXPECT_THROW(solver_->factorise({"m", overflowed.view(), ActOrder::none, -1, {}}), InternalError);
 }
 
 TEST_F(Factorise, RefusesWrongShapes) {
   GramCase gram = make_gram(memory_, square({1, 0, 0, 1}));
   GramView view = gram.view();
   view.exponents = view.exponents.rows(0, 1);
-  EXPECT_THROW(solver_->factorise(view, ActOrder::none, -1, {}), ShapeError);
-  EXPECT_THROW(solver_->factorise(gram.view(), ActOrder::none, 0, {}), ShapeError);
+  EXPECT_THROW(solver_->factorise({"m", view, ActOrder::none, -1, {}}), ShapeError);
+  EXPECT_THROW(solver_->factorise({"m", gram.view(), ActOrder::none, 0, {}}), ShapeError);
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_THROW(solver_->factorise(gram.view(), ActOrder::none, -1, {.fraction = nan}), ShapeError);
+  EXPECT_THROW(solver_->factorise({"m", gram.view(), ActOrder::none, -1, {.fraction = nan}}),
+               ShapeError);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ int compare_with_textbook(const Matrix& weight, const Matrix& hessian, ActOrder 
   const auto solver = make_cpu_solver(memory, 2);
   GramCase gram = make_gram(memory, hessian);
   const Tensor tensor = to_tensor(memory, weight);
-  const HessianFactor factor = solver->factorise(gram.view(), order, grid.group_size, {});
+  const HessianFactor factor = solver->factorise({"m", gram.view(), order, grid.group_size, {}});
   const QuantizedTensor ours = gptq(*solver, tensor.view(), factor, grid);
   const TextbookResult book = textbook_gptq(weight, gram.h, order, grid, factor.damping_fraction);
 
@@ -151,7 +151,7 @@ class Gptq : public testing::Test {
 TEST_F(Gptq, SameBitsForAnyThreadCount) {
   GramCase gram = make_gram(memory_, correlated_hessian(260, 41));
   const Tensor weight = to_tensor(memory_, random_matrix(300, 260, 42, 0.02));
-  const HessianFactor factor = solver_->factorise(gram.view(), ActOrder::full, 64, {});
+  const HessianFactor factor = solver_->factorise({"m", gram.view(), ActOrder::full, 64, {}});
   const GridSpec grid{3, 64, false, ScaleSearch::weighted};
   const QuantizedTensor one = gptq(*make_cpu_solver(memory_, 1), weight.view(), factor, grid);
   for (const int threads : {2, 3}) {
@@ -170,7 +170,7 @@ TEST_F(Gptq, SearchNeverLosesInASingleGroup) {
   const Matrix weight = random_matrix(70, columns, 52, 0.02);
   GramCase gram = make_gram(memory_, correlated_hessian(columns, 51));
   const Tensor tensor = to_tensor(memory_, weight);
-  const HessianFactor factor = solver_->factorise(gram.view(), ActOrder::none, -1, {});
+  const HessianFactor factor = solver_->factorise({"m", gram.view(), ActOrder::none, -1, {}});
   std::vector<std::int64_t> steps = textbook_order(gram.h, ActOrder::none, -1);
   const Matrix damped = damped_hessian(gram.h, steps, factor.damping_fraction);
   for (const int bits : {2, 3, 4, 8}) {
@@ -202,8 +202,8 @@ TEST_F(Gptq, ScaleInvariance) {
   const auto solve = [&] {
     GramCase gram = make_gram(memory_, hessian, 16);
     const Tensor tensor = to_tensor(memory_, weight);
-    return gptq(*solver_, tensor.view(), solver_->factorise(gram.view(), ActOrder::full, 32, {}),
-                grid);
+    return gptq(*solver_, tensor.view(),
+                solver_->factorise({"m", gram.view(), ActOrder::full, 32, {}}), grid);
   };
   const QuantizedTensor reference = solve();
   for (double& value : hessian.values) value *= 1024.0;
@@ -219,7 +219,7 @@ TEST_F(Gptq, ScaleInvariance) {
 
 TEST_F(Gptq, RefusesWeightsBeyondTheFormat) {
   GramCase gram = make_gram(memory_, correlated_hessian(40, 71));
-  const HessianFactor factor = solver_->factorise(gram.view(), ActOrder::none, 32, {});
+  const HessianFactor factor = solver_->factorise({"m", gram.view(), ActOrder::none, 32, {}});
   for (const double bad : {1e6, 1e300, std::numeric_limits<double>::infinity(),
                            std::numeric_limits<double>::quiet_NaN()}) {
     for (const ScaleSearch search : {ScaleSearch::absmax, ScaleSearch::weighted}) {
@@ -241,7 +241,8 @@ TEST_F(Gptq, RefusesWeightsBeyondTheFormat) {
 
 TEST_F(Gptq, RefusesAnOrderMadeForOtherGroups) {
   GramCase gram = make_gram(memory_, correlated_hessian(96, 81));
-  const HessianFactor factor = solver_->factorise(gram.view(), ActOrder::group_aware, 32, {});
+  const HessianFactor factor =
+      solver_->factorise({"m", gram.view(), ActOrder::group_aware, 32, {}});
   const Tensor weight = to_tensor(memory_, random_matrix(2, 96, 82));
   EXPECT_THROW(gptq(*solver_, weight.view(), factor, {.bits = 4, .group_size = 48}), InternalError);
   EXPECT_THROW(gptq(*solver_, weight.view(), factor, {.bits = 9, .group_size = 32}), ShapeError);
@@ -257,7 +258,7 @@ TEST(GptqRows, AreSolvedApart) {
   const Tensor weight = to_tensor(memory, random_matrix(200, 330, 52, 0.02));
   for (const std::int64_t group_size : {-1, 32, 160}) {
     for (const ActOrder order : kOrders) {
-      const HessianFactor factor = solver->factorise(gram.view(), order, group_size, {});
+      const HessianFactor factor = solver->factorise({"m", gram.view(), order, group_size, {}});
       expect_rows_to_be_solved_apart(200, [&](const RowRange& rows) {
         return gptq(*solver, weight.view(), factor, {3, group_size}, rows);
       });
@@ -271,7 +272,7 @@ TEST(GptqModules, AreSolvedApart) {
   GramCase gram = make_gram(memory, correlated_hessian(200, 55));
   const Tensor weights[] = {to_tensor(memory, random_matrix(130, 200, 56, 0.02)),
                             to_tensor(memory, random_matrix(33, 200, 57, 0.5))};
-  const HessianFactor factor = solver->factorise(gram.view(), ActOrder::full, 128, {});
+  const HessianFactor factor = solver->factorise({"m", gram.view(), ActOrder::full, 128, {}});
   const ConstTensorView views[] = {weights[0].view(), weights[1].view()};
   expect_modules_to_be_solved_apart(
       views, [&](std::span<const GridModule> modules) { return solver->gptq(modules, factor); });
@@ -290,7 +291,7 @@ TEST(GptqRows, AreCutAtSlices) {
   const auto solver = make_cpu_solver(memory, 1);
   GramCase gram = make_gram(memory, correlated_hessian(8, 53));
   const Tensor weight = to_tensor(memory, random_matrix(130, 8, 54));
-  const HessianFactor factor = solver->factorise(gram.view(), ActOrder::none, -1, {});
+  const HessianFactor factor = solver->factorise({"m", gram.view(), ActOrder::none, -1, {}});
   for (const RowRange& rows :
        {RowRange{1, 64}, RowRange{64, 63}, RowRange{0, 129}, RowRange{-64, 64}}) {
     EXPECT_THROW(gptq(*solver, weight.view(), factor, {4, -1}, rows), ShapeError);

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "kernels/core/error.h"
+#include "tests/kernels/cpu/factor_batch_case.h"
 #include "tests/kernels/cpu/one_module.h"
 #include "tests/kernels/cpu/row_range_case.h"
 #include "tests/kernels/cuda/module_case.h"
@@ -44,8 +47,10 @@ TEST_P(CudaSolverTest, FactorisesLikeTheCpu) {
   for (const std::int64_t columns : {1, 31, 32, 33, 127, 129, 300}) {
     TwinGram h = gram(columns, 1);
     for (const ActOrder order : kOrders) {
-      const HessianFactor expected = cpu().solver().factorise(h.cpu.view(), order, 32, kDamping);
-      const HessianFactor actual = cuda().solver().factorise(h.cuda.view(), order, 32, kDamping);
+      const HessianFactor expected =
+          cpu().solver().factorise({"m", h.cpu.view(), order, 32, kDamping});
+      const HessianFactor actual =
+          cuda().solver().factorise({"m", h.cuda.view(), order, 32, kDamping});
       expect_same_factor(moved(cuda(), cpu(), actual), expected);
     }
   }
@@ -64,14 +69,36 @@ TEST_P(CudaSolverTest, FactorisesALargeHessianLikeTheCpu) {
   }
   TwinGram twin = gram(h);
   const HessianFactor expected =
-      cpu().solver().factorise(twin.cpu.view(), ActOrder::none, 128, kDamping);
+      cpu().solver().factorise({"m", twin.cpu.view(), ActOrder::none, 128, kDamping});
   const HessianFactor actual =
-      cuda().solver().factorise(twin.cuda.view(), ActOrder::none, 128, kDamping);
+      cuda().solver().factorise({"m", twin.cuda.view(), ActOrder::none, 128, kDamping});
   const HessianFactor on_cpu = moved(cuda(), cpu(), actual);
   expect_same_factor(on_cpu, expected);
   const HessianFactor again =
-      cuda().solver().factorise(twin.cuda.view(), ActOrder::none, 128, kDamping);
+      cuda().solver().factorise({"m", twin.cuda.view(), ActOrder::none, 128, kDamping});
   EXPECT_TRUE(same_bytes(on_cpu.feedback, to_cpu(again.feedback)));
+}
+
+/// More than fit into one launch, and large ones; one of them with damping that has to grow.
+TEST_P(CudaSolverTest, FactorsMadeAtOnceAreAsAlone) {
+  for (const auto& [columns, count] : {std::pair{129, 19}, {1300, 3}}) {
+    std::vector<TwinGram> hessians;
+    std::vector<HessianTask> tasks;
+    for (int i = 0; i < count; ++i) {
+      Matrix h = correlated_hessian(columns, static_cast<unsigned>(i));
+      for (std::int64_t k = 0; i == 1 && k < columns; ++k) h(5, k) = h(6, k);
+      for (std::int64_t k = 0; i == 1 && k < columns; ++k) h(k, 5) = h(k, 6);
+      hessians.push_back(gram(h));
+    }
+    for (int i = 0; i < count; ++i) {
+      tasks.push_back({"m",
+                       hessians[static_cast<std::size_t>(i)].cuda.view(),
+                       kOrders[i % 3],
+                       32,
+                       {.fraction = i == 1 ? 0.0 : 0.01}});
+    }
+    expect_factors_as_alone(cuda().memory(), cuda().solver(), tasks);
+  }
 }
 
 TEST_P(CudaSolverTest, CutsDeadColumnsAndGrowsDamping) {
@@ -82,9 +109,9 @@ TEST_P(CudaSolverTest, CutsDeadColumnsAndGrowsDamping) {
   TwinGram twin = gram(h);
   const Damping none{0.0, 10.0};
   const HessianFactor expected =
-      cpu().solver().factorise(twin.cpu.view(), ActOrder::none, 32, none);
+      cpu().solver().factorise({"m", twin.cpu.view(), ActOrder::none, 32, none});
   const HessianFactor actual =
-      cuda().solver().factorise(twin.cuda.view(), ActOrder::none, 32, none);
+      cuda().solver().factorise({"m", twin.cuda.view(), ActOrder::none, 32, none});
   EXPECT_EQ(actual.dead_columns, 2);
   EXPECT_GT(expected.damping_fraction, 0.0);
   EXPECT_EQ(actual.damping_fraction, expected.damping_fraction);
@@ -92,19 +119,19 @@ TEST_P(CudaSolverTest, CutsDeadColumnsAndGrowsDamping) {
 
 TEST_P(CudaSolverTest, RefusesWhatIsNoHessian) {
   TwinGram zero = gram(Matrix(8, 8));
-  EXPECT_THROW(cuda().solver().factorise(zero.cuda.view(), ActOrder::none, -1, kDamping),
+  EXPECT_THROW(cuda().solver().factorise({"m", zero.cuda.view(), ActOrder::none, -1, kDamping}),
                InputError);
   Matrix indefinite(8, 8);
   for (std::int64_t i = 0; i < 8; ++i) {
     for (std::int64_t j = 0; j < 8; ++j) indefinite(i, j) = i == j ? 1.0 : 50.0;
   }
   TwinGram twin = gram(indefinite);
-  EXPECT_THROW(cuda().solver().factorise(twin.cuda.view(), ActOrder::none, -1, kDamping),
+  EXPECT_THROW(cuda().solver().factorise({"m", twin.cuda.view(), ActOrder::none, -1, kDamping}),
                InputError);
   cuda().memory().copy(
       to_cuda(store_integers<std::int64_t>(cpu().memory(), DType::i64, {1})).view(),
       twin.cuda.overflow.view());
-  EXPECT_THROW(cuda().solver().factorise(twin.cuda.view(), ActOrder::none, -1, kDamping),
+  EXPECT_THROW(cuda().solver().factorise({"m", twin.cuda.view(), ActOrder::none, -1, kDamping}),
                InternalError);
 }
 
@@ -151,7 +178,7 @@ class CudaRowsTest : public CudaModuleCase {
                      << rows << " x " << columns << ", " << grid.bits << " bits, group "
                      << grid.group_size << ", symmetric " << grid.symmetric);
         const HessianFactor factor =
-            cpu().solver().factorise(h.cpu.view(), order, grid.group_size, kDamping);
+            cpu().solver().factorise({"m", h.cpu.view(), order, grid.group_size, kDamping});
         const QuantizedTensor expected = gptq(cpu().solver(), weight.view(), factor, grid);
         const QuantizedTensor actual =
             gptq(cuda().solver(), cuda_weight.view(), moved(cpu(), cuda(), factor), grid);
@@ -166,7 +193,7 @@ class CudaRowsTest : public CudaModuleCase {
     TwinGram h = gram(module.columns, 16);
     for (const std::int64_t group_size : {-1, 128}) {
       const HessianFactor factor =
-          cuda().solver().factorise(h.cuda.view(), ActOrder::none, group_size, kDamping);
+          cuda().solver().factorise({"m", h.cuda.view(), ActOrder::none, group_size, kDamping});
       expect_rows_to_be_solved_apart(module.rows, [&](const RowRange& range) {
         return moved(cuda(), cpu(),
                      gptq(cuda().solver(), weight.view(), factor, {4, group_size}, range));
@@ -209,9 +236,9 @@ TEST_P(CudaSolverTest, SolvesALargeModuleAsWell) {
   TwinGram h = gram(kColumns, 6);
   const GridSpec grid{4, 128, true, ScaleSearch::weighted};
   const HessianFactor cpu_factor =
-      cpu().solver().factorise(h.cpu.view(), ActOrder::none, 128, kDamping);
+      cpu().solver().factorise({"m", h.cpu.view(), ActOrder::none, 128, kDamping});
   const HessianFactor factor =
-      cuda().solver().factorise(h.cuda.view(), ActOrder::none, 128, kDamping);
+      cuda().solver().factorise({"m", h.cuda.view(), ActOrder::none, 128, kDamping});
   const QuantizedTensor actual = gptq(cuda().solver(), cuda_weight.view(), factor, grid);
   const QuantizedTensor again = gptq(cuda().solver(), cuda_weight.view(), factor, grid);
   const QuantizedTensor on_cpu = moved(cuda(), cpu(), actual);
@@ -228,7 +255,8 @@ TEST_P(CudaSolverTest, SolvesModulesApart) {
   const ConstTensorView views[] = {weights[0].view(), weights[1].view(), weights[2].view()};
   TwinGram h = gram(kColumns, 20);
   for (const ActOrder order : {ActOrder::none, ActOrder::full}) {
-    const HessianFactor factor = cuda().solver().factorise(h.cuda.view(), order, 128, kDamping);
+    const HessianFactor factor =
+        cuda().solver().factorise({"m", h.cuda.view(), order, 128, kDamping});
     expect_modules_to_be_solved_apart(views, [&](std::span<const GridModule> modules) {
       std::vector<QuantizedTensor> results;
       for (const QuantizedTensor& tensor : cuda().solver().gptq(modules, factor)) {

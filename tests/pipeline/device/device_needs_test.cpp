@@ -76,6 +76,18 @@ TEST(DeviceNeeds, AllInputsOfALayerAreMeasuredTogetherWithoutTrueSequential) {
   EXPECT_EQ(original.state_bytes, 2 * needs.state_bytes) << "before and after a layer";
 }
 
+/// Three of the four inputs of a layer are as wide.
+TEST(DeviceNeeds, FactorsMadeAtOnceCount) {
+  const std::vector<std::string> once = {"quantize.true_sequential=false"};
+  const ModelGraph graph = large_graph();
+  const std::uint64_t factor = 8U * 8192 * 8192;
+  const auto work = [&](const std::vector<std::string>& settings, int ranks) {
+    return needs_of(graph, large_run(settings), {.ranks = ranks}).work_bytes;
+  };
+  EXPECT_EQ(work(once, 1), work({}, 1) + factor) << "two at once";
+  EXPECT_EQ(work(once, 4), work({}, 4)) << "one for each rank";
+}
+
 TEST(DeviceNeeds, TablesKeepEveryLayersInput) {
   const RunFile run = small_run({"quantize.method=squeezellm", "quantize.group_size=128",
                                  "output.format=squeezellm_safetensors"});

@@ -37,7 +37,7 @@ TEST(Gptq, UncorrelatedInputsAreRounded) {
   const auto quantizer = make_quantizer(config_of(Method::gptq));
   EXPECT_TRUE(quantizer->needed().gram);
   EXPECT_FALSE(quantizer->needed().backward());
-  const auto solved = quantizer->solve(*backend, std::span(&task, 1), statistics);
+  const auto solved = solve(*quantizer, *backend, std::span(&task, 1), statistics);
   ASSERT_EQ(solved.size(), 1U);
   EXPECT_THAT(backend->memory().to_host(on_grid(solved[0]).codes.view()).as<std::uint8_t>(),
               ElementsAre(4, 5, 1, 7));
@@ -53,7 +53,7 @@ TEST(Gptq, ACorrelatedColumnMakesUpForTheErrorBeforeIt) {
   const ModuleTask task{
       "m", weight.view(), {.bits = 3, .group_size = -1, .scale_search = ScaleSearch::absmax}, {}};
   const auto solved =
-      make_quantizer(config_of(Method::gptq))->solve(*backend, std::span(&task, 1), statistics);
+      solve(*make_quantizer(config_of(Method::gptq)), *backend, std::span(&task, 1), statistics);
   EXPECT_THAT(backend->memory().to_host(on_grid(solved[0]).codes.view()).as<std::uint8_t>(),
               ElementsAre(4, 5, 7));
 }
@@ -64,7 +64,7 @@ TEST(Gptq, DeadInputsAreCounted) {
   const Tensor weight = backend->memory().to_device(host_matrix({{1.0F, 2.0F, 3.0F}}));
   const ModuleTask task{"m", weight.view(), {.bits = 4}, {}};
   const auto solved =
-      make_quantizer(config_of(Method::gptq))->solve(*backend, std::span(&task, 1), statistics);
+      solve(*make_quantizer(config_of(Method::gptq)), *backend, std::span(&task, 1), statistics);
   EXPECT_EQ(solved[0].dead_columns, 1);
 }
 
@@ -78,7 +78,7 @@ TEST(Gptq, AModuleThatCannotBeSolvedIsNamed) {
     const std::vector<ModuleTask> tasks = {{"model.layers.3.good", good.view(), {.bits = 4}, {}},
                                            {"model.layers.3.bad", tested.view(), {.bits = 4}, {}}};
     try {
-      quantizer->solve(*backend, tasks, statistics);
+      solve(*quantizer, *backend, tasks, statistics);
     } catch (const InputError& error) {
       return std::string(error.what());
     }

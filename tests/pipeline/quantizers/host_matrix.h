@@ -30,4 +30,13 @@ inline const QuantizedTensor& on_grid(const SolvedModule& solved) {
   return std::get<QuantizedTensor>(solved.tensor);
 }
 
+/// What a method makes of the modules of one input.
+inline std::vector<SolvedModule> solve(const Quantizer& quantizer, Backend& backend,
+                                       std::span<const ModuleTask> tasks,
+                                       BundleStatistics& statistics) {
+  const InputTask input{tasks, statistics};
+  const auto factors = backend.solver().factorise(quantizer.factors_wanted(input));
+  return quantizer.solve(backend, input, factors);
+}
+
 }  // namespace quern::test

@@ -23,7 +23,7 @@ TEST(Rtn, SymmetricCodesAreThoseComputedByHand) {
   const auto quantizer = make_quantizer(config_of(Method::rtn));
   EXPECT_FALSE(quantizer->needed().any());
   BundleStatistics none;
-  const auto solved = quantizer->solve(*backend, std::span(&task, 1), none);
+  const auto solved = solve(*quantizer, *backend, std::span(&task, 1), none);
   ASSERT_EQ(solved.size(), 1U);
   Memory& memory = backend->memory();
   EXPECT_THAT(memory.to_host(on_grid(solved[0]).codes.view()).as<std::uint8_t>(),
@@ -49,7 +49,7 @@ TEST(Rtn, AsymmetricGroupsIncludeZero) {
       {}};
   BundleStatistics none;
   const auto solved =
-      make_quantizer(config_of(Method::rtn))->solve(*backend, std::span(&task, 1), none);
+      solve(*make_quantizer(config_of(Method::rtn)), *backend, std::span(&task, 1), none);
   Memory& memory = backend->memory();
   EXPECT_THAT(memory.to_host(on_grid(solved[0]).codes.view()).as<std::uint8_t>(),
               ElementsAre(0, 3, 1, 1, 3, 2));
@@ -66,7 +66,7 @@ TEST(Rtn, SeveralModulesKeepTheirOrder) {
   const std::vector<ModuleTask> tasks = {{"a", first.view(), {.bits = 4}, {}},
                                          {"b", second.view(), {.bits = 8}, {}}};
   BundleStatistics none;
-  const auto solved = make_quantizer(config_of(Method::rtn))->solve(*backend, tasks, none);
+  const auto solved = solve(*make_quantizer(config_of(Method::rtn)), *backend, tasks, none);
   ASSERT_EQ(solved.size(), 2U);
   EXPECT_EQ(on_grid(solved[0]).codes.shape(), (Shape{1, 2}));
   EXPECT_EQ(on_grid(solved[1]).codes.shape(), (Shape{2, 2}));

@@ -48,7 +48,7 @@ class Solved {
   const CodebookTensor& solve(const QuantizeConfig& config, int bits,
                               const OutlierChoice& outliers = {}) {
     const ModuleTask task{"m", weight_.view(), {.bits = bits, .group_size = -1}, outliers};
-    auto solved = make_quantizer(config)->solve(*backend_, std::span(&task, 1), statistics_);
+    auto solved = test::solve(*make_quantizer(config), *backend_, std::span(&task, 1), statistics_);
     EXPECT_EQ(solved.size(), 1U);
     result_ = std::move(solved.front());
     return std::get<CodebookTensor>(result_.tensor);
