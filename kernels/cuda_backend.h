@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -21,6 +23,14 @@ int cuda_device_count();
 /// "NVIDIA H200, compute capability 9.0, 132 multiprocessors, 139.8 GiB". ConfigError as from
 /// make_cuda_backend.
 std::string cuda_device_summary(int device);
+
+/// H of K columns that a GPU factorises at once: a small one alone leaves most of it idle. Several
+/// factors take 1 GiB at most.
+constexpr std::size_t cuda_factors_at_once(std::int64_t columns) noexcept {
+  constexpr std::int64_t kMost = 8;
+  constexpr std::int64_t kElems = (std::int64_t{1} << 30) / 8;
+  return static_cast<std::size_t>(std::clamp<std::int64_t>(kElems / (columns * columns), 1, kMost));
+}
 
 /// One GPU, which becomes the calling thread's current device; operations are to be issued by that
 /// thread, Memory may be used by any. Sums are kept in float32. The results depend on shapes and

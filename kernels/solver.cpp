@@ -109,12 +109,6 @@ std::vector<HessianFactor> Solver::factorise(std::span<const HessianTask> tasks)
   return do_factorise(tasks);
 }
 
-std::size_t Solver::factors_at_once(std::int64_t columns) noexcept {
-  constexpr std::int64_t kMost = 8;
-  constexpr std::int64_t kElems = std::int64_t{1} << 27;  // 1 GiB
-  return static_cast<std::size_t>(std::clamp<std::int64_t>(kElems / (columns * columns), 1, kMost));
-}
-
 std::int64_t Solver::row_slice(std::int64_t rows) noexcept {
   constexpr std::int64_t kUnit = 64;
   const std::int64_t parts = rows >= 8192 ? 8 : 4;

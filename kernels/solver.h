@@ -108,9 +108,8 @@ class Solver {
     return std::move(factorise(std::span(&task, 1)).front());
   }
 
-  /// H of K columns that factorise() is given at once at most: more would leave nothing idle that
-  /// fewer do not, but need their memory.
-  static std::size_t factors_at_once(std::int64_t columns) noexcept;
+  /// H of K columns that it is worth to factorise at once.
+  virtual std::size_t factors_at_once(std::int64_t /*columns*/) const noexcept { return 1; }
 
   /// GPTQ (Frantar et al. 2022) of modules that read one input, by its single factor: column j is
   /// rounded at w_j + sum_{i<j} (w_i - q_i) S_ij, in blocks of at most 128 columns. Results in the

@@ -29,7 +29,7 @@ void HessianFactors::make_some() {
   const std::int64_t columns = columns_of(open_.front());
   std::vector<HessianTask> batch;
   while (!open_.empty() && columns_of(open_.front()) == columns &&
-         batch.size() < Solver::factors_at_once(columns)) {
+         batch.size() < solver_.factors_at_once(columns)) {
     batch.push_back(open_.front());
     open_.pop_front();
   }

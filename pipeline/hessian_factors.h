@@ -8,7 +8,7 @@
 namespace quern {
 
 /// Factors of H for inputs that are solved one after another. Those of one size are made several at
-/// once: a small one alone leaves most of a GPU idle.
+/// once where that saves time, see Solver::factors_at_once().
 class HessianFactors {
  public:
   /// wanted: of each input, in the order in which they are solved. What the tasks view is there

@@ -5,6 +5,7 @@
 #include "kernels/cuda/pack.h"
 #include "kernels/cuda/quadratic_error.h"
 #include "kernels/cuda/row_solver.h"
+#include "kernels/cuda_backend.h"
 
 namespace quern::gpu {
 namespace {
@@ -14,6 +15,10 @@ namespace {
 class CudaSolver final : public Solver {
  public:
   explicit CudaSolver(CudaContext& context) : context_(context), cholesky_(context) {}
+
+  std::size_t factors_at_once(std::int64_t columns) const noexcept override {
+    return cuda_factors_at_once(columns);
+  }
 
  private:
   std::vector<HessianFactor> do_factorise(std::span<const HessianTask> tasks) override {

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda_backend.h"
+
 namespace quern {
 namespace {
 
@@ -87,7 +89,7 @@ Bytes waiting_factor_bytes(const Bundles& group, const QuantizeConfig& config, i
   Bytes most = 0;
   for (const auto& [place, made] : factors) {
     const auto& [rank, columns] = place;
-    const std::size_t at_once = std::min(made, Solver::factors_at_once(columns));
+    const std::size_t at_once = std::min(made, cuda_factors_at_once(columns));
     most = std::max(most, (Bytes{at_once} - 1) * 8 * count(columns * columns));
   }
   return most;

@@ -192,7 +192,7 @@ void widths(benchmark::internal::Benchmark* benchmark) {
 void factors(benchmark::internal::Benchmark* benchmark) {
   benchmark->ArgNames({"columns", "at_once"});
   for (const std::int64_t columns : {2048, 4096, 7168, 11008}) {
-    const auto most = static_cast<std::int64_t>(Solver::factors_at_once(columns));
+    const auto most = static_cast<std::int64_t>(cuda_factors_at_once(columns));
     benchmark->Args({columns, 1});
     if (most > 1) benchmark->Args({columns, most});
   }
