@@ -24,8 +24,8 @@ int cuda_device_count();
 /// make_cuda_backend.
 std::string cuda_device_summary(int device);
 
-/// H of K columns that a GPU factorises at once: a small one alone leaves most of it idle. Several
-/// factors take 1 GiB at most.
+/// How many H of K columns a GPU factorises at once: a small one alone leaves most of it idle.
+/// Several factors take 1 GiB at most.
 constexpr std::size_t cuda_factors_at_once(std::int64_t columns) noexcept {
   constexpr std::int64_t kMost = 8;
   constexpr std::int64_t kElems = (std::int64_t{1} << 30) / 8;

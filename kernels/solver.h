@@ -108,7 +108,7 @@ class Solver {
     return std::move(factorise(std::span(&task, 1)).front());
   }
 
-  /// H of K columns that it is worth to factorise at once.
+  /// How many H of K columns are worth factorising at once.
   virtual std::size_t factors_at_once(std::int64_t /*columns*/) const noexcept { return 1; }
 
   /// GPTQ (Frantar et al. 2022) of modules that read one input, by its single factor: column j is

@@ -20,21 +20,6 @@ struct Columns {
   std::int64_t end;
 };
 
-/// Matrices of one size that are factorised side by side.
-constexpr std::size_t kMost = 8;
-struct Matrices {
-  double* data[kMost];
-  int count;
-  std::int64_t rows;
-
-  /// The parts of each that begin at this place.
-  __host__ Matrices at(std::int64_t row, std::int64_t column) const {
-    Matrices moved = *this;
-    for (int i = 0; i < count; ++i) moved.data[i] += row * rows + column;
-    return moved;
-  }
-};
-
 constexpr const char* kOperation = "factorise";
 constexpr std::int64_t kPanel = 512;    // columns that reach those behind them by one product
 constexpr std::int64_t kSpread = 1024;  // columns that a product reaches, at most
@@ -47,6 +32,21 @@ constexpr int kRowsBelow = kThreads / kParts;  // of one thread block
 constexpr int kOwn = kBlock / kParts;          // columns of a row that a thread has
 constexpr int kOwnOfStrip = kStrip / kParts;
 static_assert(kPanel % kBlock == 0);
+constexpr std::size_t kMostMatrices = 8;
+
+/// Matrices of one size that are factorised side by side.
+struct Matrices {
+  double* data[kMostMatrices];
+  int count;
+  std::int64_t rows;
+
+  /// The parts of each that begin at this place.
+  __host__ Matrices at(std::int64_t row, std::int64_t column) const {
+    Matrices moved = *this;
+    for (int i = 0; i < count; ++i) moved.data[i] += row * rows + column;
+    return moved;
+  }
+};
 
 /// The lower triangle of a block in tiles of kStrip rows and columns, two columns wider than
 /// needed: then pairs of elements of different rows lie in different banks.
@@ -312,7 +312,9 @@ Cholesky::~Cholesky() {
 }
 
 void Cholesky::factor(std::span<const TensorView> matrices) {
-  for (; matrices.size() > kMost; matrices = matrices.subspan(kMost)) factor(matrices.first(kMost));
+  for (; matrices.size() > kMostMatrices; matrices = matrices.subspan(kMostMatrices)) {
+    factor(matrices.first(kMostMatrices));
+  }
   const std::int64_t rows = matrices.front().shape[0];
   Matrices all{.data = {}, .count = 0, .rows = rows};
   for (const TensorView& matrix : matrices) all.data[all.count++] = matrix.as<double>();
