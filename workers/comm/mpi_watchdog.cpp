@@ -25,6 +25,8 @@ namespace {
 
 constexpr int kExitCode = static_cast<int>(ExitCode::interrupted);
 
+constexpr std::chrono::seconds kLongestEnd{5};  // for a report on a file system that hangs, say
+
 /// Less than launchers leave to a process that they have told to end.
 constexpr Patience kLastWords{.eager = std::chrono::microseconds(200),
                               .deadline = std::chrono::milliseconds(300)};
@@ -245,7 +247,7 @@ std::string MpiWatchdog::lost_message(const std::string& how) const {
 }
 
 void MpiWatchdog::end_job(std::string_view message) noexcept {
-  exit_after(std::chrono::seconds(5), kExitCode);
+  exit_after(kLongestEnd, kExitCode);
   if (options_.on_lost_rank) {
     options_.on_lost_rank(message);
   } else {
@@ -257,6 +259,7 @@ void MpiWatchdog::end_job(std::string_view message) noexcept {
 
 /// Ends this process. It goes round: otherwise every rank would call the one before it lost.
 void MpiWatchdog::raise_alarm() noexcept {
+  exit_after(kLongestEnd, kExitCode);
   const auto sent = [this] { return is_complete(sending_); };
   try {
     poll_until(sent, kLastWords);
