@@ -191,4 +191,18 @@ std::vector<int> assign_owners(const std::vector<BundleUnit>& bundles, int ranks
   return assign_owners(pointers, ranks);
 }
 
+std::vector<InputGroup> input_groups(const LayerUnit& layer, const QuantizeConfig& config) {
+  const std::span<const BundleUnit> bundles = layer.bundles;
+  const bool by_stage = config.method == Method::gptq && config.true_sequential;
+  std::vector<InputGroup> groups;
+  for (std::size_t begin = 0, end = 0; begin < bundles.size(); begin = end) {
+    const auto joins = [&](const BundleUnit& bundle) {
+      return !by_stage || bundle.input.stage == bundles[begin].input.stage;
+    };
+    while (end < bundles.size() && joins(bundles[end])) ++end;
+    groups.push_back({bundles.subspan(begin, end - begin)});
+  }
+  return groups;
+}
+
 }  // namespace quern

@@ -53,4 +53,15 @@ Plan make_plan(const ModelGraph& graph, const RunFile& config);
 std::vector<int> assign_owners(std::span<const BundleUnit* const> bundles, int ranks);
 std::vector<int> assign_owners(const std::vector<BundleUnit>& bundles, int ranks);
 
+/// Bundles of a layer whose inputs are measured, and which are solved, together.
+struct InputGroup {
+  std::span<const BundleUnit> bundles;  ///< some of the layer's, at least one
+
+  int first_stage() const { return bundles.front().input.stage; }
+  int last_stage() const { return bundles.back().input.stage; }
+};
+
+/// In order of stage. With true_sequential each stage of gptq sees what was made of those before.
+std::vector<InputGroup> input_groups(const LayerUnit& layer, const QuantizeConfig& config);
+
 }  // namespace quern

@@ -60,35 +60,17 @@ Bytes sums_bytes(const BundleUnit& bundle, const QuantizeConfig& config) {
   return bytes;
 }
 
-/// A bundle and the rank that solves it.
-struct OwnedBundle {
-  const BundleUnit* bundle;
-  int owner;
-};
-
-/// The bundles of a layer, by those whose inputs are measured together.
-std::vector<std::vector<OwnedBundle>> measured_together(const LayerUnit& layer,
-                                                        const QuantizeConfig& config, int ranks) {
-  const bool by_stage = config.method == Method::gptq && config.true_sequential;
-  const std::vector<int> owners = assign_owners(layer.bundles, ranks);
-  std::vector<std::vector<OwnedBundle>> groups;
-  for (std::size_t i = 0; i < owners.size(); ++i) {
-    const BundleUnit& bundle = layer.bundles[i];
-    const bool begins = by_stage && i > 0 && layer.bundles[i - 1].input.stage != bundle.input.stage;
-    if (groups.empty() || begins) groups.emplace_back();
-    groups.back().push_back({&bundle, owners[i]});
-  }
-  return groups;
-}
-
 /// Of the factors that were made along with one and wait to be used, on the rank with the most.
-Bytes waiting_factor_bytes(const std::vector<OwnedBundle>& group, const QuantizeConfig& config) {
+Bytes waiting_factor_bytes(const LayerUnit& layer, const InputGroup& group,
+                           const QuantizeConfig& config, int ranks) {
   if (config.method != Method::gptq) return 0;
+  const std::vector<int> owners = assign_owners(layer.bundles, ranks);
   std::map<std::pair<int, std::int64_t>, std::size_t> factors;  // by rank and size
-  for (const auto& [bundle, owner] : group) {
+  for (const BundleUnit& bundle : group.bundles) {
+    const int owner = owners[static_cast<std::size_t>(&bundle - layer.bundles.data())];
     std::set<std::int64_t> group_sizes;
-    for (const auto& [module, grid] : bundle->modules) group_sizes.insert(grid.group_size);
-    factors[{owner, bundle->input.features}] +=
+    for (const auto& [module, grid] : bundle.modules) group_sizes.insert(grid.group_size);
+    factors[{owner, bundle.input.features}] +=
         config.act_order == ActOrder::group_aware ? group_sizes.size() : 1;
   }
   Bytes most = 0;
@@ -252,13 +234,13 @@ DeviceNeeds device_needs(const ModelGraph& graph, const Plan& plan, const RunFil
     needs.layer_input_bytes = tokens * element * count(geometry.hidden) * count(geometry.layers);
   }
   for (const LayerUnit& layer : plan.layers) {
-    for (const auto& group : measured_together(layer, quantize, use.ranks)) {
-      const Bytes waiting = waiting_factor_bytes(group, quantize);
+    for (const InputGroup& group : input_groups(layer, quantize)) {
+      const Bytes waiting = waiting_factor_bytes(layer, group, quantize, use.ranks);
       Bytes sums = 0;
-      for (const auto& [bundle, owner] : group) {
-        sums += sums_bytes(*bundle, quantize);
-        needs.work_bytes = std::max({needs.work_bytes, waiting + solver_bytes(*bundle, quantize),
-                                     install_bytes(*bundle, use.activation)});
+      for (const BundleUnit& bundle : group.bundles) {
+        sums += sums_bytes(bundle, quantize);
+        needs.work_bytes = std::max({needs.work_bytes, waiting + solver_bytes(bundle, quantize),
+                                     install_bytes(bundle, use.activation)});
       }
       needs.statistics_bytes = std::max(needs.statistics_bytes, sums);
     }

@@ -58,18 +58,6 @@ bool QuantizeFlow::needs_outputs(std::int64_t layer) const {
   return std::ranges::any_of(context_.plan.head, open);
 }
 
-std::vector<QuantizeFlow::Group> QuantizeFlow::groups(const LayerUnit& unit) const {
-  std::vector<Group> result;
-  for (const BundleUnit& bundle : unit.bundles) {
-    const bool joins = !result.empty() && (!context_.config.quantize.true_sequential ||
-                                           result.back().last_stage == bundle.input.stage);
-    if (!joins) result.push_back({bundle.input.stage, bundle.input.stage, {}});
-    result.back().last_stage = bundle.input.stage;
-    result.back().bundles.push_back(&bundle);
-  }
-  return result;
-}
-
 void QuantizeFlow::run() {
   const std::int64_t first_open = first_open_layer();
   const auto layers = static_cast<std::int64_t>(context_.plan.layers.size());
@@ -157,14 +145,16 @@ void QuantizeFlow::process_layer(const LayerUnit& unit) {
     block->begin(weights, *state);
     activations_.changed(round);
   }
-  for (const Group& group : groups(unit)) process_group(unit, group, weights, *block);
+  for (const InputGroup& group : input_groups(unit, context_.config.quantize)) {
+    process_group(unit, group, weights, *block);
+  }
 }
 
-void QuantizeFlow::process_group(const LayerUnit& unit, const Group& group, LayerWeights& weights,
-                                 DecoderBlock& block) {
+void QuantizeFlow::process_group(const LayerUnit& unit, const InputGroup& group,
+                                 LayerWeights& weights, DecoderBlock& block) {
   outputs_.clear();
   solve_missing(unit, group, weights, block);
-  const bool ends_layer = group.last_stage == unit.bundles.back().input.stage;
+  const bool ends_layer = group.last_stage() == unit.bundles.back().input.stage;
   if (ends_layer && !needs_outputs(unit.layer)) return;
   if (!outputs_.empty()) {
     activations_.swap(outputs_);
@@ -173,22 +163,23 @@ void QuantizeFlow::process_group(const LayerUnit& unit, const Group& group, Laye
   }
   if (!original_propagation()) {
     const auto lap = context_.watch.lap("install");
-    for (const BundleUnit* bundle : group.bundles) {
-      if (bundle->modules.empty()) continue;
-      context_.session.enter(fmt::format("install {}", bundle->name));
-      quantize_.install(*bundle, owner_of(bundle, unit.bundles, context_.session.ranks()), weights);
+    for (const BundleUnit& bundle : group.bundles) {
+      if (bundle.modules.empty()) continue;
+      context_.session.enter(fmt::format("install {}", bundle.name));
+      quantize_.install(bundle, owner_of(&bundle, unit.bundles, context_.session.ranks()), weights);
     }
   }
   advance(group, weights, block);
 }
 
-void QuantizeFlow::advance(const Group& group, const LayerWeights& weights, DecoderBlock& block) {
+void QuantizeFlow::advance(const InputGroup& group, const LayerWeights& weights,
+                           DecoderBlock& block) {
   const auto lap = context_.watch.lap("forward");
   for (std::int64_t round = 0; round < activations_.rounds(); ++round) {
     BlockState* state = activations_.in_round(round);
     if (state == nullptr) continue;
     const Trace::Span span(context_.session.trace.get(), "round {}", round);
-    for (int stage = group.first_stage; stage <= group.last_stage; ++stage) {
+    for (int stage = group.first_stage(); stage <= group.last_stage(); ++stage) {
       block.advance(stage, weights, *state);
     }
     activations_.changed(round);
@@ -196,14 +187,14 @@ void QuantizeFlow::advance(const Group& group, const LayerWeights& weights, Deco
   context_.session.backend->memory().synchronize();
 }
 
-void QuantizeFlow::solve_missing(const LayerUnit& unit, const Group& group,
+void QuantizeFlow::solve_missing(const LayerUnit& unit, const InputGroup& group,
                                  const LayerWeights& weights, DecoderBlock& block) {
   std::vector<const BundleUnit*> missing;
   std::vector<int> owners;
-  for (const BundleUnit* bundle : group.bundles) {
-    if (committed(*bundle)) continue;
-    missing.push_back(bundle);
-    owners.push_back(owner_of(bundle, unit.bundles, context_.session.ranks()));
+  for (const BundleUnit& bundle : group.bundles) {
+    if (committed(bundle)) continue;
+    missing.push_back(&bundle);
+    owners.push_back(owner_of(&bundle, unit.bundles, context_.session.ranks()));
   }
   if (missing.empty()) return;
   const std::unique_ptr<Calibrate> measured = measure(group, missing, weights, block);
@@ -233,7 +224,7 @@ void QuantizeFlow::solve_measured(std::span<const BundleUnit* const> missing,
   quantize_.solve(tasks, weights);
 }
 
-std::unique_ptr<Calibrate> QuantizeFlow::measure(const Group& group,
+std::unique_ptr<Calibrate> QuantizeFlow::measure(const InputGroup& group,
                                                  std::span<const BundleUnit* const> missing,
                                                  const LayerWeights& weights, DecoderBlock& block) {
   std::vector<std::int64_t> features;
@@ -252,25 +243,26 @@ std::unique_ptr<Calibrate> QuantizeFlow::measure(const Group& group,
 
 /// One micro-batch through the stages of a group, each missing bundle's H accumulated. In round 0
 /// every rank takes part in the exponents, whether or not it has a micro-batch.
-void QuantizeFlow::measure_batch(const Group& group, std::span<const BundleUnit* const> missing,
+void QuantizeFlow::measure_batch(const InputGroup& group,
+                                 std::span<const BundleUnit* const> missing,
                                  const LayerWeights& weights, DecoderBlock& block,
                                  Calibrate& statistics, std::int64_t round) {
   const Trace::Span span(context_.session.trace.get(), "round {}", round);
   BlockState* state = activations_.in_round(round);
   const bool carries = original_propagation();
-  const bool moves = carries || group.first_stage != group.last_stage;
+  const bool moves = carries || group.first_stage() != group.last_stage();
   BlockState copy;
   if (state != nullptr && moves) {
     copy = clone(*state, context_.session.backend->memory());
     activations_.unchanged(round);
   }
   BlockState* work = state == nullptr ? nullptr : moves ? &copy : state;
-  for (int stage = group.first_stage; stage <= group.last_stage; ++stage) {
+  for (int stage = group.first_stage(); stage <= group.last_stage(); ++stage) {
     std::size_t position = 0;
-    for (const BundleUnit* bundle : group.bundles) {
-      if (bundle->input.stage != stage) continue;
+    for (const BundleUnit& bundle : group.bundles) {
+      if (bundle.input.stage != stage) continue;
       const std::size_t slot = position++;
-      const auto found = std::ranges::find(missing, bundle);
+      const auto found = std::ranges::find(missing, &bundle);
       if (found == missing.end()) continue;
       const auto index = static_cast<std::size_t>(found - missing.begin());
       const Tensor* x = work == nullptr ? nullptr : &work->inputs[slot];
@@ -279,7 +271,7 @@ void QuantizeFlow::measure_batch(const Group& group, std::span<const BundleUnit*
       if (x != nullptr) statistics.add(index, *x);
       context_.session.backend->memory().synchronize();
     }
-    if (work == nullptr || (stage == group.last_stage && !carries)) continue;
+    if (work == nullptr || (stage == group.last_stage() && !carries)) continue;
     const auto lap = context_.watch.lap("forward");
     block.advance(stage, weights, *work);
     context_.session.backend->memory().synchronize();

@@ -27,32 +27,25 @@ class QuantizeFlow {
   void run();
 
  private:
-  /// Inputs of a layer that are measured and solved together: one stage, or all of the layer.
-  struct Group {
-    int first_stage = 0;
-    int last_stage = 0;
-    std::vector<const BundleUnit*> bundles;
-  };
-
-  std::vector<Group> groups(const LayerUnit& unit) const;
   std::int64_t first_open_layer() const;
   bool committed(const BundleUnit& bundle) const;
   bool original_propagation() const;
   std::int64_t start_activations(std::int64_t first_open);
   void replay_layer(std::int64_t layer);
   void process_layer(const LayerUnit& unit);
-  void process_group(const LayerUnit& unit, const Group& group, LayerWeights& weights,
+  void process_group(const LayerUnit& unit, const InputGroup& group, LayerWeights& weights,
                      DecoderBlock& block);
-  void solve_missing(const LayerUnit& unit, const Group& group, const LayerWeights& weights,
+  void solve_missing(const LayerUnit& unit, const InputGroup& group, const LayerWeights& weights,
                      DecoderBlock& block);
   void solve_measured(std::span<const BundleUnit* const> missing, std::span<const int> owners,
                       Calibrate& measured, const LayerWeights& weights);
-  std::unique_ptr<Calibrate> measure(const Group& group, std::span<const BundleUnit* const> missing,
+  std::unique_ptr<Calibrate> measure(const InputGroup& group,
+                                     std::span<const BundleUnit* const> missing,
                                      const LayerWeights& weights, DecoderBlock& block);
-  void measure_batch(const Group& group, std::span<const BundleUnit* const> missing,
+  void measure_batch(const InputGroup& group, std::span<const BundleUnit* const> missing,
                      const LayerWeights& weights, DecoderBlock& block, Calibrate& statistics,
                      std::int64_t round);
-  void advance(const Group& group, const LayerWeights& weights, DecoderBlock& block);
+  void advance(const InputGroup& group, const LayerWeights& weights, DecoderBlock& block);
   void process_head();
   bool needs_outputs(std::int64_t layer) const;
 

@@ -49,6 +49,12 @@ inline Matrix random_matrix(std::int64_t rows, std::int64_t columns, unsigned se
   return matrix;
 }
 
+/// Makes input j of H what input i is: then H is singular.
+inline void make_inputs_equal(Matrix& h, std::int64_t i, std::int64_t j) {
+  for (std::int64_t k = 0; k < h.columns; ++k) h(j, k) = h(i, k);
+  for (std::int64_t k = 0; k < h.rows; ++k) h(k, j) = h(k, i);
+}
+
 /// X^T X of inputs whose channels share a few strong directions and differ in size.
 inline Matrix correlated_hessian(std::int64_t columns, unsigned seed) {
   const std::int64_t tokens = columns + 16;

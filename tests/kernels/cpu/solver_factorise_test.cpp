@@ -135,8 +135,7 @@ TEST_F(Factorise, SeveralAtOnceAreAsAlone) {
   GramCase first = make_gram(memory_, correlated_hessian(60, 7));
   GramCase second = make_gram(memory_, correlated_hessian(60, 8));
   Matrix equal_inputs = correlated_hessian(60, 9);
-  for (std::int64_t k = 0; k < 60; ++k) equal_inputs(5, k) = equal_inputs(6, k);
-  for (std::int64_t k = 0; k < 60; ++k) equal_inputs(k, 5) = equal_inputs(k, 6);
+  make_inputs_equal(equal_inputs, 6, 5);
   GramCase singular = make_gram(memory_, equal_inputs);
   const HessianTask tasks[] = {{"a", first.view(), ActOrder::none, -1, {}},
                                {"b", singular.view(), ActOrder::full, -1, {.fraction = 0.0}},

@@ -86,8 +86,7 @@ TEST_P(CudaSolverTest, FactorsMadeAtOnceAreAsAlone) {
     std::vector<HessianTask> tasks;
     for (int i = 0; i < count; ++i) {
       Matrix h = correlated_hessian(columns, static_cast<unsigned>(i));
-      for (std::int64_t k = 0; i == 1 && k < columns; ++k) h(5, k) = h(6, k);
-      for (std::int64_t k = 0; i == 1 && k < columns; ++k) h(k, 5) = h(k, 6);
+      if (i == 1) make_inputs_equal(h, 6, 5);
       hessians.push_back(gram(h));
     }
     for (int i = 0; i < count; ++i) {
@@ -104,8 +103,7 @@ TEST_P(CudaSolverTest, FactorsMadeAtOnceAreAsAlone) {
 TEST_P(CudaSolverTest, CutsDeadColumnsAndGrowsDamping) {
   Matrix h = correlated_hessian(40, 2);
   for (std::int64_t k = 0; k < 40; ++k) h(3, k) = h(k, 3) = h(17, k) = h(k, 17) = 0.0;
-  for (std::int64_t k = 0; k < 40; ++k) h(5, k) = h(6, k);  // two equal inputs: singular
-  for (std::int64_t k = 0; k < 40; ++k) h(k, 5) = h(k, 6);
+  make_inputs_equal(h, 6, 5);
   TwinGram twin = gram(h);
   const Damping none{0.0, 10.0};
   const HessianFactor expected =
