@@ -22,7 +22,7 @@ void BundleWriter::write(const BundleUnit& bundle, LandedModules modules) {
                   name = bundle.name, own = std::move(modules)]() mutable {
                    const Trace::Span span(trace, "write {}", name);
                    own.landing.unload();
-                   return store.write(name, to_bundle(own.modules));
+                   return store.write(name, to_bundle(std::move(own.modules)));
                  }));
 }
 

@@ -91,13 +91,13 @@ ModuleSummary read_summary(const nlohmann::json& row) {
   return summary;
 }
 
-Bundle to_bundle(std::span<const QuantizedModule> modules) {
+Bundle to_bundle(std::vector<QuantizedModule> modules) {
   Bundle bundle;
   nlohmann::json rows = nlohmann::json::array();
-  for (const QuantizedModule& module : modules) {
+  for (QuantizedModule& module : modules) {
     rows.push_back(describe(module));
-    visit_arrays(module, [&](const char* name, const HostTensor& array) {
-      bundle.arrays[module.name + "/" + name] = array;
+    visit_arrays(module, [&](const char* name, HostTensor& array) {
+      bundle.arrays[module.name + "/" + name] = std::move(array);
     });
   }
   bundle.attributes = nlohmann::json{{"modules", rows}}.dump();

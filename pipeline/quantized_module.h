@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
-#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -59,7 +58,7 @@ struct QuantizedModule : ModuleSummary {
 };
 
 /// Modules solved and committed together, to and from the form the store keeps.
-Bundle to_bundle(std::span<const QuantizedModule> modules);
+Bundle to_bundle(std::vector<QuantizedModule> modules);
 /// Throws InternalError if the bundle was not made by to_bundle.
 std::vector<QuantizedModule> from_bundle(Bundle bundle);
 /// The JSON objects that describe a bundle's modules in its attributes, and what one of them says.

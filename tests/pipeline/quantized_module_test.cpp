@@ -180,7 +180,7 @@ TEST(QuantizedModule, WithoutOutliersTheSparsePartIsEmptyAndSurvives) {
   codebook.cols = HostTensor(DType::i32, {0});
   codebook.vals = HostTensor(DType::f32, {0});
   const auto path = directory.path() / "bundle.h5";
-  write_bundle_file(path, to_bundle(std::span(&module, 1)));
+  write_bundle_file(path, to_bundle({module}));
   const auto restored = from_bundle(read_bundle_file(path));
   ASSERT_EQ(restored.size(), 1U);
   expect_same(restored[0], module);
@@ -202,11 +202,11 @@ TEST(QuantizedModule, AForeignBundleIsRefused) {
   EXPECT_THROW(from_bundle({"{}", {}}), InternalError);
   EXPECT_THROW(from_bundle({"not json", {}}), InternalError);
   const QuantizedModule module = sample("m");
-  Bundle bundle = to_bundle(std::span(&module, 1));
+  Bundle bundle = to_bundle({module});
   bundle.arrays.erase("m/zeros");
   EXPECT_THROW(from_bundle(bundle), InternalError);
   const QuantizedModule tables = codebook_sample("m");
-  bundle = to_bundle(std::span(&tables, 1));
+  bundle = to_bundle({tables});
   bundle.arrays.erase("m/vals");
   EXPECT_THROW(from_bundle(bundle), InternalError);
 }
