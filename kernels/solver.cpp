@@ -155,7 +155,7 @@ void Solver::quadratic_error(ConstTensorView weight, ConstTensorView quantized,
   check_matrix("quadratic_error", "weight", weight);
   check("quadratic_error", "quantized", quantized, DType::f32, weight.shape);
   check_gram("quadratic_error", gram, weight.shape[1]);
-  check("quadratic_error", "result", result, DType::f64, {2});
+  check("quadratic_error", "result", result, DType::f64, {weight.shape[0], 2});
   do_quadratic_error(weight, quantized, gram, result);
 }
 

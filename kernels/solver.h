@@ -137,8 +137,10 @@ class Solver {
   /// out [N, K] f32 = scales[g, n] * (codes[n, k] - zeros[g, n]), g = group_of[k], exactly.
   void dequantize(const QuantizedTensor& quantized, TensorView out);
 
-  /// sum_n (w - q)_n H (w - q)_n^T and sum_n w_n H w_n^T of a module, H without damping.
-  /// result [2] f64. quantized [N, K] f32. A figure for reports: a GPU is right to three digits.
+  /// Row n of result [N, 2] f64: (w - q)_n H (w - q)_n^T and w_n H w_n^T, H without damping.
+  /// quantized [N, K] f32. May be called for some rows of a module: where these begin and end at
+  /// multiples of 64 or with the module, a row's result is the same beside any others. For reports:
+  /// of a module's sums, a GPU gets three digits right.
   void quadratic_error(ConstTensorView weight, ConstTensorView quantized, const GramView& gram,
                        TensorView result);
 

@@ -3,7 +3,7 @@
 #include <deque>
 #include <filesystem>
 #include <future>
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include "pipeline/device/landing.h"
@@ -18,25 +18,34 @@ struct LandedModules {
   Landing landing;
 };
 
-/// Commits solved bundles in the background, while the device goes on with the next. What was
-/// handed over counts only after settle(): a job killed before solves it again.
+/// Commits solved bundles in the background, while the device goes on with the next. They count
+/// when their batch is settled: a job killed before solves them again.
 class BundleWriter {
  public:
   /// context: outlives this object.
   explicit BundleWriter(RunContext& context) : context_(context) {}
 
+  /// Collective. What is written from now on belongs to this batch. Settles those before the latest
+  /// one: a batch is left alone when the next begins, so that its last writes hold nobody.
+  void begin(const std::string& batch);
   /// Returns at once unless many writes are under way. Throws StoreError of an earlier one.
   void write(const BundleUnit& bundle, LandedModules modules);
 
   /// Collective. On return, what any rank handed over is durable and acknowledged on every rank.
-  /// bundles: names them for the watchdog.
-  void settle(std::string_view bundles);
+  void settle();
 
  private:
+  struct Write {
+    std::string batch;
+    std::future<JournalEntry> entry;
+  };
+
+  void settle_oldest();
   void take_oldest();
 
   RunContext& context_;
-  std::deque<std::future<JournalEntry>> under_way_;
+  std::deque<std::string> batches_;  ///< to be settled, the same on every rank
+  std::deque<Write> under_way_;
   std::vector<JournalEntry> written_;
 };
 

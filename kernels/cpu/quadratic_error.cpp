@@ -41,10 +41,10 @@ void fold_gram(const GramView& gram, double* upper, int threads) {
   }
 }
 
-/// sum over rows of x U x^T, x [rows, columns]; product [rows, kPanel] is working space.
-double quadratic_form(const double* x, std::int64_t rows, const double* upper, std::int64_t columns,
-                      double* product) {
-  double sum = 0.0;
+/// result[2 n] = x_n U x_n^T, x [rows, columns]; product [rows, kPanel] is working space.
+void quadratic_form(const double* x, std::int64_t rows, const double* upper, std::int64_t columns,
+                    double* product, double* result) {
+  for (std::int64_t row = 0; row < rows; ++row) result[2 * row] = 0.0;
   for (std::int64_t begin = 0; begin < columns; begin += kPanel) {
     const std::int64_t width = std::min(kPanel, columns - begin);
     cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, blas(rows), blas(width),
@@ -52,11 +52,10 @@ double quadratic_form(const double* x, std::int64_t rows, const double* upper, s
                 product, blas(kPanel));
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t j = 0; j < width; ++j) {
-        sum += product[row * kPanel + j] * x[row * columns + begin + j];
+        result[2 * row] += product[row * kPanel + j] * x[row * columns + begin + j];
       }
     }
   }
-  return sum;
 }
 
 }  // namespace
@@ -68,8 +67,6 @@ void quadratic_error_of_rows(Memory& memory, const QuadraticErrorInput& input, d
   auto* upper = folded.view().as<double>();
   fold_gram(input.gram, upper, input.threads);
   const std::int64_t tiles = (rows + kRows - 1) / kRows;
-  std::vector<double> errors(static_cast<std::size_t>(tiles));
-  std::vector<double> norms(static_cast<std::size_t>(tiles));
   Scratch scratch(memory, input.threads);
   scratch.reserve((2 * kRows * columns + kRows * kPanel) *
                   static_cast<std::int64_t>(sizeof(double)));
@@ -87,14 +84,9 @@ void quadratic_error_of_rows(Memory& memory, const QuadraticErrorInput& input, d
     load(input.weight, weights);
     load(input.quantized, differences);
     for (std::int64_t i = 0; i < count * columns; ++i) differences[i] = weights[i] - differences[i];
-    const auto at = static_cast<std::size_t>(tile);
-    errors[at] = quadratic_form(differences, count, upper, columns, product);
-    norms[at] = quadratic_form(weights, count, upper, columns, product);
-  }
-  result[0] = result[1] = 0.0;
-  for (std::size_t tile = 0; tile < errors.size(); ++tile) {
-    result[0] += errors[tile];
-    result[1] += norms[tile];
+    double* out = result + 2 * tile * kRows;
+    quadratic_form(differences, count, upper, columns, product, out);
+    quadratic_form(weights, count, upper, columns, product, out + 1);
   }
 }
 

@@ -12,7 +12,7 @@ struct QuadraticErrorInput {
   int threads;
 };
 
-/// Solver::quadratic_error on the host; result[0] of weight - quantized, result[1] of weight.
+/// Solver::quadratic_error on the host; result [N, 2]: of weight - quantized, of weight.
 void quadratic_error_of_rows(Memory& memory, const QuadraticErrorInput& input, double* result);
 
 }  // namespace quern

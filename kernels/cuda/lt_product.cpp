@@ -18,7 +18,8 @@ class LtCall {
  public:
   LtCall(CudaContext& context, const LtProduct& product, const char* what)
       : context_(context), call_(product), what_(what) {
-    check(cublasLtMatmulDescInit(&product_, doubles() ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
+    const auto single = call_.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    check(cublasLtMatmulDescInit(&product_, doubles() ? CUBLAS_COMPUTE_64F : single,
                                  doubles() ? CUDA_R_64F : CUDA_R_32F));
     if (product.transposed_a) describe(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     if (product.bias == nullptr) return;

@@ -26,6 +26,7 @@ struct LtProduct {
   void* c = nullptr;
   LtMatrix c_layout;
   bool accumulate = false;
+  bool tf32 = false;           ///< floats may be rounded to TF32, for the tensor cores
   const void* bias = nullptr;  ///< [rows of c], of c's type
   std::int64_t count = 1;      ///< products in the batch
 };

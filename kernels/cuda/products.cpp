@@ -20,6 +20,28 @@ void add_product_f64(CudaContext& context, const Extents& extents, double factor
       "matrix product in float64");
 }
 
+/// Products of `chunk` rows of a each, all with b. Floats hold TF32 values.
+template <typename T>
+void multiply_lt_chunks(CudaContext& context, const Extents& extents, std::int64_t chunk,
+                        cudaDataType_t type, MatrixPart<const T> a, MatrixPart<const T> b,
+                        MatrixPart<T> c) {
+  if (extents.rows == 0 || extents.columns == 0) return;
+  const auto chunks_of = [&](std::int64_t elems, std::int64_t stride) {
+    return LtMatrix{type, elems, chunk, stride, chunk * stride};
+  };
+  multiply_lt(context,
+              {.a = b.data,
+               .a_layout = {type, extents.columns, extents.depth, b.stride},
+               .b = a.data,
+               .b_layout = chunks_of(extents.depth, a.stride),
+               .c = c.data,
+               .c_layout = chunks_of(extents.columns, c.stride),
+               .accumulate = extents.accumulate,
+               .tf32 = true,
+               .count = extents.rows / chunk},
+              "matrix product in chunks of rows");
+}
+
 }  // namespace
 
 void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a, ConstMatrixF64 b,
@@ -30,39 +52,18 @@ void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a
 
 void multiply_chunks_f64(CudaContext& context, const Extents& extents, std::int64_t chunk,
                          ConstMatrixF64 a, ConstMatrixF64 b, MatrixF64 c) {
-  if (extents.rows == 0 || extents.columns == 0) return;
-  const auto chunks_of = [&](std::int64_t elems, std::int64_t stride) {
-    return LtMatrix{CUDA_R_64F, elems, chunk, stride, chunk * stride};
-  };
-  multiply_lt(context,
-              {.a = b.data,
-               .a_layout = {CUDA_R_64F, extents.columns, extents.depth, b.stride},
-               .b = a.data,
-               .b_layout = chunks_of(extents.depth, a.stride),
-               .c = c.data,
-               .c_layout = chunks_of(extents.columns, c.stride),
-               .accumulate = extents.accumulate,
-               .count = extents.rows / chunk},
-              "matrix product in float64");
+  multiply_lt_chunks(context, extents, chunk, CUDA_R_64F, a, b, c);
+}
+
+void multiply_chunks_tf32(CudaContext& context, const Extents& extents, std::int64_t chunk,
+                          MatrixPart<const float> a, MatrixPart<const float> b,
+                          MatrixPart<float> c) {
+  multiply_lt_chunks(context, extents, chunk, CUDA_R_32F, a, b, c);
 }
 
 void subtract_transposed_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a,
                              ConstMatrixF64 b, MatrixF64 c) {
   add_product_f64(context, extents, -1.0, a, CUBLAS_OP_T, b, 1.0, c);
-}
-
-void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,
-                   MatrixPart<const float> b, MatrixPart<float> c) {
-  if (extents.rows == 0 || extents.columns == 0) return;
-  const float one = 1.0F;
-  const float before = extents.accumulate ? 1.0F : 0.0F;
-  check_cuda(
-      cublasGemmEx(context.cublas, CUBLAS_OP_N, CUBLAS_OP_N, static_cast<int>(extents.columns),
-                   static_cast<int>(extents.rows), static_cast<int>(extents.depth), &one, b.data,
-                   CUDA_R_32F, static_cast<int>(b.stride), a.data, CUDA_R_32F,
-                   static_cast<int>(a.stride), &before, c.data, CUDA_R_32F,
-                   static_cast<int>(c.stride), CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_GEMM_DEFAULT),
-      "matrix product in TF32");
 }
 
 void multiply_batch_f64(CudaContext& context, const Extents& extents, std::int64_t count,

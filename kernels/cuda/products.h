@@ -30,10 +30,10 @@ void multiply_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a
 void multiply_chunks_f64(CudaContext& context, const Extents& extents, std::int64_t chunk,
                          ConstMatrixF64 a, ConstMatrixF64 b, MatrixF64 c);
 
-/// The same as multiply_f64 of float32 operands that hold TF32 values, on the tensor cores, summed
-/// in float32.
-void multiply_tf32(CudaContext& context, const Extents& extents, MatrixPart<const float> a,
-                   MatrixPart<const float> b, MatrixPart<float> c);
+/// The same of float32 operands that hold TF32 values, on the tensor cores, summed in float32.
+void multiply_chunks_tf32(CudaContext& context, const Extents& extents, std::int64_t chunk,
+                          MatrixPart<const float> a, MatrixPart<const float> b,
+                          MatrixPart<float> c);
 
 /// c [rows, columns] -= a [rows, depth] b^T of b [columns, depth], in float64. Asynchronous.
 void subtract_transposed_f64(CudaContext& context, const Extents& extents, ConstMatrixF64 a,

@@ -12,6 +12,7 @@ using namespace numeric;
 
 constexpr int kThreads = 256;
 constexpr std::int64_t kPanel = 1024;         // columns of H in one product
+constexpr std::int64_t kChunk = 256;          // rows in one product
 constexpr std::int64_t kWorkElems = 1 << 26;  // of the rows held as floats
 
 /// The nearest value with the 11 significant bits of the tensor cores' TF32.
@@ -39,68 +40,70 @@ __global__ void fold_kernel(const std::int64_t* sums, const std::int32_t* expone
   }
 }
 
-/// One block per row: differences[n] = weight - quantized, weights[n] = weight.
+/// The floats of some rows, in whole chunks: first those of differences, then those of weights.
+struct LoadedRows {
+  float* differences;
+  float* weights;
+  std::int64_t columns;
+};
+
+/// Block n: row n; zeros beyond `rows`.
 template <typename T>
-__global__ void load_kernel(const T* weight, const float* quantized, std::int64_t columns,
-                            float* differences, float* weights) {
-  const std::int64_t begin = std::int64_t{blockIdx.x} * columns;
-  for (std::int64_t k = threadIdx.x; k < columns; k += kThreads) {
-    const double w = to_double(weight[begin + k]);
-    differences[begin + k] = round_to_tf32(w - static_cast<double>(quantized[begin + k]));
-    weights[begin + k] = round_to_tf32(w);
+__global__ void load_kernel(const T* weight, const float* quantized, std::int64_t rows,
+                            LoadedRows out) {
+  const std::int64_t begin = std::int64_t{blockIdx.x} * out.columns;
+  const bool inside = blockIdx.x < rows;
+  for (std::int64_t k = begin + threadIdx.x; k < begin + out.columns; k += kThreads) {
+    const double w = inside ? to_double(weight[k]) : 0.0;
+    const double q = inside ? static_cast<double>(quantized[k]) : 0.0;
+    out.differences[k] = round_to_tf32(w - q);
+    out.weights[k] = round_to_tf32(w);
   }
 }
 
-/// One block per row: sums[n] += product[n] . x[n] over the panel's columns.
-__global__ void dot_kernel(const float* product, const float* x, std::int64_t width,
-                           std::int64_t columns, double* sums) {
+/// Block (n, i): row n of differences (i = 0) or weights. result[2 n + i] = its dot product with x
+/// over the columns [begin, begin + width), or what was there plus that.
+__global__ void dot_kernel(const float* product, LoadedRows x, std::int64_t begin,
+                           std::int64_t width, double* result) {
   const std::int64_t row = blockIdx.x;
+  const std::int64_t chunk_rows = (gridDim.x + kChunk - 1) / kChunk * kChunk;
+  const float* a = product + (blockIdx.y * chunk_rows + row) * kPanel;
+  const float* b = (blockIdx.y == 0 ? x.differences : x.weights) + row * x.columns + begin;
   double sum = 0.0;
   for (std::int64_t k = threadIdx.x; k < width; k += kThreads) {
-    sum +=
-        static_cast<double>(product[row * kPanel + k]) * static_cast<double>(x[row * columns + k]);
+    sum += static_cast<double>(a[k]) * static_cast<double>(b[k]);
   }
   sum = block_sum(sum);
-  if (threadIdx.x == 0) sums[row] += sum;
+  if (threadIdx.x != 0) return;
+  double& total = result[2 * row + blockIdx.y];
+  total = begin == 0 ? sum : total + sum;
 }
 
-/// Block b adds rows [b rows, (b + 1) rows) of the panel to result[b].
-__global__ void total_kernel(const double* sums, std::int64_t rows, double* result) {
-  double sum = 0.0;
-  for (std::int64_t row = threadIdx.x; row < rows; row += kThreads) {
-    sum += sums[blockIdx.x * rows + row];
-  }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) result[blockIdx.x] += sum;
-}
-
-/// Adds rows [first, first + rows) to the result.
-void add_rows(CudaContext& context, const QuadraticErrorInput& input, ConstTensorView upper,
-              std::int64_t first, std::int64_t rows, double* result) {
+/// Rows [first, first + rows) of the result.
+void measure_rows(CudaContext& context, const QuadraticErrorInput& input, ConstTensorView upper,
+                  std::int64_t first, std::int64_t rows, double* result) {
   const std::int64_t columns = input.weight.shape[1];
-  Memory& memory = context.memory;
-  Tensor loaded = memory.allocate(DType::f32, {2 * rows, columns});
-  Tensor product = memory.allocate(DType::f32, {2 * rows, kPanel});
-  Tensor sums = memory.allocate(DType::f64, {2 * rows});
-  memory.clear(sums.view());
+  const std::int64_t chunk_rows = (rows + kChunk - 1) / kChunk * kChunk;
+  Tensor loaded = context.memory.allocate(DType::f32, {2 * chunk_rows, columns});
+  Tensor product = context.memory.allocate(DType::f32, {2 * chunk_rows, kPanel});
   auto* x = loaded.view().as<float>();
+  const LoadedRows of_rows{x, x + chunk_rows * columns, columns};
   with_plain_float(input.weight.dtype, [&](auto element) {
     using T = typename decltype(element)::Type;
-    load_kernel<<<static_cast<unsigned>(rows), kThreads, 0, context.stream>>>(
-        input.weight.as<T>() + first * columns, input.quantized.as<float>() + first * columns,
-        columns, x, x + rows * columns);
+    load_kernel<<<static_cast<unsigned>(chunk_rows), kThreads, 0, context.stream>>>(
+        input.weight.as<T>() + first * columns, input.quantized.as<float>() + first * columns, rows,
+        of_rows);
   });
   check_launch("quadratic_error");
   for (std::int64_t begin = 0; begin < columns; begin += kPanel) {
     const std::int64_t width = std::min(kPanel, columns - begin);
-    multiply_tf32(context, {2 * rows, width, begin + width, false}, {x, columns},
-                  {upper.as<float>() + begin, columns}, {product.view().as<float>(), kPanel});
-    dot_kernel<<<static_cast<unsigned>(2 * rows), kThreads, 0, context.stream>>>(
-        product.view().as<float>(), x + begin, width, columns, sums.view().as<double>());
+    multiply_chunks_tf32(context, {2 * chunk_rows, width, begin + width, false}, kChunk,
+                         {x, columns}, {upper.as<float>() + begin, columns},
+                         {product.view().as<float>(), kPanel});
+    dot_kernel<<<dim3(static_cast<unsigned>(rows), 2), kThreads, 0, context.stream>>>(
+        product.view().as<float>(), of_rows, begin, width, result + 2 * first);
     check_launch("quadratic_error");
   }
-  total_kernel<<<2, kThreads, 0, context.stream>>>(sums.view().as<double>(), rows, result);
-  check_launch("quadratic_error");
 }
 
 }  // namespace
@@ -116,10 +119,9 @@ void quadratic_error_of_rows(CudaContext& context, const QuadraticErrorInput& in
                                                      input.gram.exponents.as<std::int32_t>(),
                                                      columns, folded.view().as<float>());
   check_launch("quadratic_error");
-  context.memory.clear({reinterpret_cast<std::byte*>(result), DType::f64, {2}});
-  const std::int64_t panel = std::max<std::int64_t>(1, kWorkElems / columns);
+  const std::int64_t panel = std::max<std::int64_t>(1, kWorkElems / columns / kChunk) * kChunk;
   for (std::int64_t first = 0; first < rows; first += panel) {
-    add_rows(context, input, folded.view(), first, std::min(panel, rows - first), result);
+    measure_rows(context, input, folded.view(), first, std::min(panel, rows - first), result);
   }
 }
 

@@ -12,9 +12,9 @@ struct QuadraticErrorInput {
 };
 
 /// Solver::quadratic_error on the tensor cores: H, weights and differences are rounded to TF32,
-/// their products are summed in float32 over columns and in float64 over rows. So each result is
-/// off by at most 2^-9 sum |x| |H| |x|^T, and by far less where the errors of many rows cancel.
-/// Asynchronous. result [2]: of weight - quantized, of weight.
+/// their products are summed in float32. So each result is off by at most 2^-9 |x| |H| |x|^T, and
+/// the sum of many rows by far less, whose errors cancel. Asynchronous. result [N, 2]: of
+/// weight - quantized, of weight.
 void quadratic_error_of_rows(CudaContext& context, const QuadraticErrorInput& input,
                              double* result);
 

@@ -22,6 +22,7 @@ constexpr Bytes kRowUnit = 64;      // rows of a module are padded to it
 constexpr Bytes kErrorSteps = 512;  // whose errors wait for one product
 constexpr Bytes kErrorPanelElems = Bytes{1} << 25;
 constexpr Bytes kErrorColumns = 1024;
+constexpr Bytes kErrorChunk = 256;  // of rows whose error is measured
 constexpr Bytes kFactorWorkColumns = 1024;
 constexpr Bytes kClusterBytes = Bytes{1} << 30;
 constexpr Bytes kClusterRows = 512;  // that are clustered side by side
@@ -101,8 +102,8 @@ Bytes grid_solver_bytes(const BundleUnit& bundle, const QuantizeConfig& config) 
     const Bytes n = count(module.out_features);
     rows[grid.group_size] += (n + kRowUnit - 1) / kRowUnit * kRowUnit;
     codes += n * k + 3 * n * count(group_count(module.in_features, grid.group_size)) + 4 * k;
-    const Bytes error_rows = std::clamp<Bytes>(kErrorPanelElems / k, 1, n);
-    measure = std::max(measure, 6 * n * k + 16 * error_rows * (k + kErrorColumns));
+    const Bytes error_rows = std::min(n + kErrorChunk, std::max(kRowPanelElems / k, kErrorChunk));
+    measure = std::max(measure, 6 * n * k + 8 * error_rows * (k + kErrorColumns));
   }
   Bytes panel = 0;
   for (const auto& [group_size, together] : rows) {

@@ -89,24 +89,34 @@ ConstTensorView QuantizeBundles::ones(const Shape& shape) {
   return ones_.view().rows(0, shape.elems()).reshaped(shape);
 }
 
-/// result [2] f64: the weighted squared error, and that of the weights themselves.
-void QuantizeBundles::measure_error(const ModuleTask& task, ConstTensorView dequantized,
-                                    BundleStatistics& statistics, TensorView result) {
+/// The sum of errors [N, 2] is the weighted squared error of this rank's rows of a module, and that
+/// of the weights themselves. Asynchronous.
+void QuantizeBundles::measure_errors(const ModuleTask& task, const SolvedModule& solved,
+                                     BundleStatistics& statistics, TensorView errors) {
   Backend& backend = *context_.session.backend;
+  Tensor dequantized = backend.memory().allocate(DType::f32, task.weight.shape);
+  std::visit([&](const auto& tensor) { dequantize(backend, tensor, dequantized.view()); },
+             solved.tensor);
   const auto measured = statistics.modules.find(task.name);
-  if (measured != statistics.modules.end() && measured->second.fisher) {
-    backend.codebooks().weighted_error(task.weight, dequantized, measured->second.fisher->view(),
-                                       result);
-  } else if (statistics.gram) {
-    backend.solver().quadratic_error(task.weight, dequantized, statistics.gram->view(), result);
-  } else {
-    backend.codebooks().weighted_error(task.weight, dequantized, ones(task.weight.shape), result);
+  const bool has_fisher = measured != statistics.modules.end() && measured->second.fisher;
+  if (statistics.gram && !has_fisher) {
+    const std::int64_t begin = task.rows.begin;
+    const std::int64_t rows = std::min(task.rows.end, task.weight.shape[0]) - begin;
+    if (rows == 0) return;
+    backend.solver().quadratic_error(task.weight.rows(begin, rows),
+                                     dequantized.view().rows(begin, rows), statistics.gram->view(),
+                                     errors.rows(begin, rows));
+    return;
   }
+  backend.codebooks().weighted_error(
+      task.weight, dequantized.view(),
+      has_fisher ? measured->second.fisher->view() : ones(task.weight.shape),
+      errors.rows(0, 1).reshaped({2}));
 }
 
-/// Packs, dequantizes and measures a module; asynchronous. Returns the packed words.
+/// Packs and dequantizes a module; asynchronous. Returns the packed words.
 Tensor QuantizeBundles::finish(const ModuleTask& task, const SolvedModule& solved,
-                               BundleStatistics& statistics, const MeasuredViews& out) {
+                               TensorView fingerprint) {
   Backend& backend = *context_.session.backend;
   Memory& memory = backend.memory();
   const std::int64_t rows = task.weight.shape[0];
@@ -119,8 +129,7 @@ Tensor QuantizeBundles::finish(const ModuleTask& task, const SolvedModule& solve
         dequantize(backend, tensor, dequantized.view());
       },
       solved.tensor);
-  measure_error(task, dequantized.view(), statistics, out.errors);
-  backend.layers().fingerprint(dequantized.view(), out.fingerprint);
+  backend.layers().fingerprint(dequantized.view(), fingerprint);
   if (installs_) {
     Tensor weight = memory.allocate(backend.activation_dtype(), task.weight.shape);
     backend.layers().convert(dequantized.view(), weight.view());
@@ -155,7 +164,7 @@ std::vector<QuantizeBundles::SolvedBundle> QuantizeBundles::own_share(
   std::vector<SolvedBundle> bundles;
   for (const BundleTask& task : tasks) {
     if (!task.shared && task.owner != context_.session.rank()) continue;
-    SolvedBundle& bundle = bundles.emplace_back(SolvedBundle{&task, {}, {}});
+    SolvedBundle& bundle = bundles.emplace_back(SolvedBundle{&task, {}, {}, {}});
     for (const PlannedModule& planned : task.bundle->modules) {
       bundle.modules.push_back(make_task(planned, weights.weight(planned.module.role),
                                          context_.config.quantize, allocation_));
@@ -182,6 +191,22 @@ void QuantizeBundles::solve_rows(std::span<SolvedBundle> bundles) {
     context_.session.enter(fmt::format("solve {}", name));
     const Trace::Span span(context_.session.trace.get(), name);
     bundle.solved = quantizer_->solve(backend, input_of(bundle), factors.next());
+    measure_errors(bundle);
+  }
+}
+
+void QuantizeBundles::measure_errors(SolvedBundle& bundle) {
+  Memory& memory = context_.session.backend->memory();
+  std::int64_t rows = 0;
+  for (const ModuleTask& task : bundle.modules) rows += task.weight.shape[0];
+  bundle.errors = memory.allocate(DType::f64, {rows, 2});
+  memory.clear(bundle.errors.view());
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < bundle.modules.size(); ++i) {
+    const ModuleTask& task = bundle.modules[i];
+    measure_errors(task, bundle.solved[i], *bundle.task->statistics,
+                   bundle.errors.view().rows(begin, task.weight.shape[0]));
+    begin += task.weight.shape[0];
   }
 }
 
@@ -191,15 +216,15 @@ void QuantizeBundles::join_rows(SolvedBundle& bundle) {
   Memory& memory = context_.session.backend->memory();
   context_.session.enter(fmt::format("gather {}", bundle.task->bundle->name));
   const auto words_of = [](const TensorView& part) { return (part.bytes() + 7) / 8; };
-  std::vector<TensorView> parts;
-  std::size_t words = 0;
+  std::vector<TensorView> parts{bundle.errors.view()};
   for (SolvedModule& module : bundle.solved) {
     auto& tensor = std::get<QuantizedTensor>(module.tensor);
     for (Tensor* part : {&tensor.codes, &tensor.scales, &tensor.zeros}) {
       parts.push_back(part->view());
-      words += words_of(parts.back());
     }
   }
+  std::size_t words = 0;
+  for (const TensorView& part : parts) words += words_of(part);
   Tensor joined = memory.allocate(DType::i64, {static_cast<std::int64_t>(words)});
   memory.clear(joined.view());
   const auto for_each_place = [&](const auto& call) {
@@ -214,22 +239,17 @@ void QuantizeBundles::join_rows(SolvedBundle& bundle) {
   for_each_place([&](TensorView part, TensorView place) { memory.copy(place, part); });
 }
 
-/// Packs and measures what was solved, and starts it on its way to the host.
+/// Packs what was solved, and starts it on its way to the host.
 LandedModules QuantizeBundles::land(const SolvedBundle& bundle) {
   Memory& memory = context_.session.backend->memory();
   const Trace::Span span(context_.session.trace.get(), "land {}", bundle.task->bundle->name);
-  const auto& [task, modules, solved] = bundle;
-  BundleStatistics& statistics = *task->statistics;
-  const auto count = static_cast<std::int64_t>(solved.size());
-  Tensor errors = memory.allocate(DType::f64, {count, 2});
-  Tensor fingerprints = memory.allocate(DType::i64, {count});
+  const auto& [task, modules, solved, errors] = bundle;
+  Tensor fingerprints = memory.allocate(DType::i64, {static_cast<std::int64_t>(solved.size())});
   std::vector<Tensor> words;
   LandedModules result{std::vector<QuantizedModule>(solved.size()), Landing(landing_buffers_)};
   for (std::size_t i = 0; i < solved.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i);
-    words.push_back(
-        finish(modules[i], solved[i], statistics,
-               {errors.view().rows(row, 1).reshaped({2}), fingerprints.view().rows(row, 1)}));
+    words.push_back(finish(modules[i], solved[i], fingerprints.view().rows(row, 1)));
     QuantizedModule& module = result.modules[i];
     module = describe(task->bundle->modules[i].module, modules[i], solved[i]);
     result.landing.add(words.back().view(), module.words);
@@ -237,20 +257,25 @@ LandedModules QuantizeBundles::land(const SolvedBundle& bundle) {
                solved[i].tensor);
   }
   result.landing.start(memory);
-  read_measured(memory.to_host(errors.view()), memory.to_host(fingerprints.view()), statistics,
-                result.modules);
+  read_measured(memory.to_host(errors.view()), memory.to_host(fingerprints.view()),
+                *task->statistics, result.modules);
   return result;
 }
 
-/// errors [modules, 2] f64, fingerprints [modules] i64.
+/// errors [rows of all modules, 2] f64, fingerprints [modules] i64.
 void QuantizeBundles::read_measured(const HostTensor& errors, const HostTensor& fingerprints,
                                     const BundleStatistics& statistics,
                                     std::span<QuantizedModule> modules) {
+  const double* of_row = errors.as<double>().data();
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const std::string& name = modules[i].name;
     ModuleMetrics& metrics = modules[i].metrics;
-    const double error = errors.as<double>()[2 * i];
-    const double energy = errors.as<double>()[2 * i + 1];
+    double error = 0.0;
+    double energy = 0.0;
+    for (std::int64_t row = 0; row < modules[i].out_features; ++row, of_row += 2) {
+      error += of_row[0];
+      energy += of_row[1];
+    }
     metrics.relative_error = energy > 0.0 ? error / energy : 0.0;
     const auto measured = statistics.modules.find(name);
     const bool has_fisher = measured != statistics.modules.end() && measured->second.fisher;
@@ -288,8 +313,7 @@ void QuantizeBundles::solve(std::span<const BundleTask> tasks, const LayerWeight
     });
   }
   const auto folder = std::filesystem::path(tasks.front().bundle->name).parent_path().string();
-  if (folder != unsettled_) settle();
-  unsettled_ = folder;
+  writer_.begin(folder);
   run_agreed(context_.session, [&] {
     for (auto& [bundle, modules] : results) writer_.write(*bundle, std::move(modules));
   });

@@ -45,31 +45,23 @@ class QuantizeBundles {
     return bundles == 1 && context_.session.ranks() > 1 && quantizer_->splits_rows();
   }
 
-  /// Collective. The bundles are on their way to the store; those of one folder are acknowledged
-  /// together, before the first of the next one is handed over.
+  /// Collective. The bundles are on their way to the store, where those of one folder are a batch.
   void solve(std::span<const BundleTask> tasks, const LayerWeights& weights);
 
   /// Collective. On return every solved bundle is durable and acknowledged on every rank.
-  void settle() {
-    if (!unsettled_.empty()) writer_.settle(unsettled_);
-  }
+  void settle() { writer_.settle(); }
 
   /// Collective. Replaces the weights of a solved bundle's modules by their dequantized values; the
   /// owner reads them from the store unless it has just solved them.
   void install(const BundleUnit& bundle, int owner, LayerWeights& weights);
 
  private:
-  /// Where the device puts what it measures of a module.
-  struct MeasuredViews {
-    TensorView errors;       ///< [2] f64
-    TensorView fingerprint;  ///< [1] i64
-  };
-
   /// A bundle on its way through solve(). Everything is as the owner has it, but the rows.
   struct SolvedBundle {
     const BundleTask* task;
     std::vector<ModuleTask> modules;
     std::vector<SolvedModule> solved;
+    Tensor errors;  ///< [rows of all modules, 2] f64, see measure_errors()
   };
 
   std::vector<SolvedBundle> own_share(std::span<const BundleTask> tasks,
@@ -77,12 +69,12 @@ class QuantizeBundles {
   void solve_rows(std::span<SolvedBundle> bundles);
   void join_rows(SolvedBundle& bundle);
   LandedModules land(const SolvedBundle& bundle);
-  Tensor finish(const ModuleTask& task, const SolvedModule& solved, BundleStatistics& statistics,
-                const MeasuredViews& out);
+  Tensor finish(const ModuleTask& task, const SolvedModule& solved, TensorView fingerprint);
   QuantizedModule describe(const LinearModule& module, const ModuleTask& task,
                            const SolvedModule& solved) const;
-  void measure_error(const ModuleTask& task, ConstTensorView dequantized,
-                     BundleStatistics& statistics, TensorView result);
+  void measure_errors(SolvedBundle& bundle);
+  void measure_errors(const ModuleTask& task, const SolvedModule& solved,
+                      BundleStatistics& statistics, TensorView errors);
   void read_measured(const HostTensor& errors, const HostTensor& fingerprints,
                      const BundleStatistics& statistics, std::span<QuantizedModule> modules);
   ConstTensorView ones(const Shape& shape);
@@ -94,7 +86,6 @@ class QuantizeBundles {
   LandingBuffers landing_buffers_;
   BundleWriter writer_;
   bool installs_;                         ///< later layers see what was solved
-  std::string unsettled_;                 ///< folder of the bundles handed over last
   std::map<std::string, Tensor> solved_;  ///< by module, to be installed
   Tensor ones_;
 };

@@ -149,6 +149,26 @@ void gptq(benchmark::State& state) {
   report(state, "weights", static_cast<double>(state.range(3) * std::min(share, rows) * columns));
 }
 
+/// On the first of `ranks` ranks that share the rows of a module.
+void quadratic_error(benchmark::State& state) {
+  const auto backend = open(state);
+  if (!backend) return;
+  const std::int64_t rows = state.range(0) / state.range(2) / 64 * 64;
+  const std::int64_t columns = state.range(1);
+  const Tensor weight = normal_tensor(*backend, {rows, columns}, 0.02F, 3);
+  Tensor quantized = backend->memory().allocate(DType::f32, {rows, columns});
+  backend->layers().convert(weight.view(), quantized.view());
+  const Tensor x = normal_tensor(*backend, {kTokens, columns}, 1.0F, 1);
+  Gram gram(*backend, x);
+  backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  Tensor errors = backend->memory().allocate(DType::f64, {rows, 2});
+  for (auto _ : state) {
+    backend->solver().quadratic_error(weight.view(), quantized.view(), gram.view(), errors.view());
+    backend->memory().synchronize();
+  }
+  report(state, "weights", static_cast<double>(rows * columns));
+}
+
 void cluster(benchmark::State& state) {
   const auto backend = open(state);
   if (!backend) return;
@@ -226,9 +246,18 @@ void inputs(benchmark::internal::Benchmark* benchmark) {
   benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
 }
 
+void shared_modules(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgNames({"rows", "columns", "ranks"});
+  for (const auto& shape : kShapes) {
+    for (const std::int64_t ranks : {1, 4}) benchmark->Args({shape[0], shape[1], ranks});
+  }
+  benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+
 BENCHMARK(accumulate_gram)->Apply(widths);
 BENCHMARK(factorise)->Apply(factors);
 BENCHMARK(accumulate_fisher)->Apply(modules);
+BENCHMARK(quadratic_error)->Apply(shared_modules);
 BENCHMARK(gptq)->Apply(inputs);
 BENCHMARK(cluster)->Apply(modules);
 BENCHMARK(refine)

@@ -215,20 +215,21 @@ TEST_F(Codes, QuadraticErrorAgainstLoops) {
         round_to_nearest(*solver_, tensor.view(), {3, 32, true, ScaleSearch::absmax}, std::nullopt);
     Tensor dense = memory_.allocate(DType::f32, {rows, columns});
     solver_->dequantize(q, dense.view());
-    Tensor result = memory_.allocate(DType::f64, {2});
+    Tensor result = memory_.allocate(DType::f64, {rows, 2});
     solver_->quadratic_error(tensor.view(), dense.view(), gram.view(), result.view());
     const Matrix error = rounding_error(weight, q);
-    double expected[2] = {0.0, 0.0};
     for (std::int64_t n = 0; n < rows; ++n) {
-      expected[0] += row_error(error, h, n);
-      expected[1] += row_error(weight, h, n);
+      const double* actual = result.view().as<double>() + 2 * n;
+      EXPECT_NEAR(actual[0], row_error(error, h, n), 1e-12 * row_error(error, h, n)) << n;
+      EXPECT_NEAR(actual[1], row_error(weight, h, n), 1e-12 * row_error(weight, h, n)) << n;
     }
-    EXPECT_NEAR(result.view().as<double>()[0], expected[0], 1e-12 * expected[0]);
-    EXPECT_NEAR(result.view().as<double>()[1], expected[1], 1e-12 * expected[1]);
 
-    Tensor again = memory_.allocate(DType::f64, {2});
-    make_cpu_solver(memory_, 3)
-        ->quadratic_error(tensor.view(), dense.view(), gram.view(), again.view());
+    Tensor again = memory_.allocate(DType::f64, {rows, 2});
+    const auto other = make_cpu_solver(memory_, 3);
+    for (const auto& [begin, count] : {std::pair(0, 64), std::pair(64, 6)}) {
+      other->quadratic_error(tensor.view().rows(begin, count), dense.view().rows(begin, count),
+                             gram.view(), again.view().rows(begin, count));
+    }
     EXPECT_TRUE(same_bytes(result, again));
   }
 }

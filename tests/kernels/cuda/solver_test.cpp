@@ -327,56 +327,6 @@ TEST_P(CudaSolverTest, PacksUnpacksAndDequantizesToTheSameBytes) {
   }
 }
 
-/// sum |x| |H| |x|^T over the rows of x.
-double sum_of_terms(const std::vector<float>& x, const Matrix& h) {
-  double sum = 0.0;
-  const auto columns = static_cast<std::size_t>(h.columns);
-  for (std::size_t begin = 0; begin < x.size(); begin += columns) {
-    for (std::size_t i = 0; i < columns; ++i) {
-      for (std::size_t j = 0; j < columns; ++j) {
-        sum += static_cast<double>(std::fabs(x[begin + i] * x[begin + j])) *
-               std::fabs(h.values[i * columns + j]);
-      }
-    }
-  }
-  return sum;
-}
-
-TEST_P(CudaSolverTest, MeasuresTheQuadraticError) {
-  for (const std::int64_t columns : {1, 33, 129, 1100}) {
-    const Tensor weight = cpu_weight(DType::bf16, 65, columns, 9);
-    const Tensor cuda_weight = to_cuda(weight);
-    const Tensor rounded = cpu_weight(DType::f32, 65, columns, 10);
-    const Tensor cuda_rounded = to_cuda(rounded);
-    TwinGram h = gram(std::min<std::int64_t>(columns, 200), 11);
-    if (columns > 200) {
-      Matrix identity(columns, columns);
-      for (std::int64_t k = 0; k < columns; ++k) identity(k, k) = 1.0 + static_cast<double>(k % 5);
-      for (std::int64_t k = 1; k < columns; ++k) identity(k - 1, k) = identity(k, k - 1) = 0.25;
-      h = gram(identity);
-    }
-    Tensor expected = cpu().memory().allocate(DType::f64, {2});
-    Tensor actual = cuda().memory().allocate(DType::f64, {2});
-    cpu().solver().quadratic_error(weight.view(), rounded.view(), h.cpu.view(), expected.view());
-    cuda().solver().quadratic_error(cuda_weight.view(), cuda_rounded.view(), h.cuda.view(),
-                                    actual.view());
-    const std::vector<double> got = elements<double>(to_cpu(actual));
-    Tensor single = cpu().memory().allocate(DType::f32, weight.shape());
-    cpu().layers().convert(weight.view(), single.view());
-    const std::vector<float> weights = elements<float>(single);
-    std::vector<float> differences = elements<float>(rounded);
-    for (std::size_t i = 0; i < weights.size(); ++i) differences[i] -= weights[i];
-    const double magnitudes[] = {sum_of_terms(differences, h.cpu.h),
-                                 sum_of_terms(weights, h.cpu.h)};
-    for (std::size_t i = 0; i < 2; ++i) {
-      EXPECT_NEAR(got[i], elements<double>(expected)[i], 0x1p-9 * magnitudes[i]);
-      // Errors of single products cancel over the rows.
-      EXPECT_NEAR(got[i], elements<double>(expected)[i],
-                  0x1p-9 * elements<double>(expected)[i] + 0x1p-13 * magnitudes[i]);
-    }
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(Solver, CudaSolverTest, testing::Values(DType::bf16), type_name);
 INSTANTIATE_TEST_SUITE_P(Solver, CudaRowsTest, testing::Values(DType::bf16), type_name);
 
