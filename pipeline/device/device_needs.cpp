@@ -20,7 +20,7 @@ constexpr Bytes kBackendBytes = Bytes{224} << 20;
 constexpr Bytes kRowPanelElems = Bytes{1} << 26;
 constexpr Bytes kRowUnit = 64;      // rows of a module are padded to it
 constexpr Bytes kErrorSteps = 512;  // whose errors wait for one product
-constexpr Bytes kErrorPanelElems = Bytes{1} << 25;
+constexpr Bytes kSortedPanelElems = Bytes{1} << 25;
 constexpr Bytes kErrorColumns = 1024;
 constexpr Bytes kErrorChunk = 256;  // of rows whose error is measured
 constexpr Bytes kFactorWorkColumns = 1024;
@@ -126,7 +126,7 @@ Bytes table_solver_bytes(const BundleUnit& bundle, const QuantizeConfig& config)
     results += elems + static_cast<Bytes>(8 * outliers);
     const Bytes row = k * (64 + (Bytes{4} << planned.grid.bits));
     const Bytes clustering =
-        24 * std::min(elems, kErrorPanelElems) + std::min(kClusterBytes, kClusterRows * row);
+        24 * std::min(elems, kSortedPanelElems) + std::min(kClusterBytes, kClusterRows * row);
     const Bytes refining = 8 * k * k + 32 * std::min(elems, kRowPanelElems) + kOneHotBytes;
     work = std::max(work, 20 * elems + (refines ? std::max(clustering, refining) : clustering));
   }
