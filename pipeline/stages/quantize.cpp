@@ -44,6 +44,13 @@ RowRange row_share(std::int64_t rows, int rank, int ranks) {
   return {begin(rank), begin(rank + 1)};
 }
 
+/// F of a module [N, K]; null where it was not measured.
+const Tensor* fisher_of(const BundleStatistics& statistics, const std::string& module) {
+  const auto measured = statistics.modules.find(module);
+  const bool found = measured != statistics.modules.end() && measured->second.fisher;
+  return found ? &*measured->second.fisher : nullptr;
+}
+
 void dequantize(Backend& backend, const QuantizedTensor& tensor, TensorView out) {
   backend.solver().dequantize(tensor, out);
 }
@@ -97,9 +104,8 @@ void QuantizeBundles::measure_errors(const ModuleTask& task, const SolvedModule&
   Tensor dequantized = backend.memory().allocate(DType::f32, task.weight.shape);
   std::visit([&](const auto& tensor) { dequantize(backend, tensor, dequantized.view()); },
              solved.tensor);
-  const auto measured = statistics.modules.find(task.name);
-  const bool has_fisher = measured != statistics.modules.end() && measured->second.fisher;
-  if (statistics.gram && !has_fisher) {
+  const Tensor* fisher = fisher_of(statistics, task.name);
+  if (statistics.gram && fisher == nullptr) {
     const std::int64_t begin = task.rows.begin;
     const std::int64_t rows = std::min(task.rows.end, task.weight.shape[0]) - begin;
     if (rows == 0) return;
@@ -108,10 +114,9 @@ void QuantizeBundles::measure_errors(const ModuleTask& task, const SolvedModule&
                                      errors.rows(begin, rows));
     return;
   }
-  backend.codebooks().weighted_error(
-      task.weight, dequantized.view(),
-      has_fisher ? measured->second.fisher->view() : ones(task.weight.shape),
-      errors.rows(0, 1).reshaped({2}));
+  backend.codebooks().weighted_error(task.weight, dequantized.view(),
+                                     fisher != nullptr ? fisher->view() : ones(task.weight.shape),
+                                     errors.rows(0, 1).reshaped({2}));
 }
 
 /// Packs and dequantizes a module; asynchronous. Returns the packed words.
@@ -277,9 +282,7 @@ void QuantizeBundles::read_measured(const HostTensor& errors, const HostTensor& 
       energy += of_row[1];
     }
     metrics.relative_error = energy > 0.0 ? error / energy : 0.0;
-    const auto measured = statistics.modules.find(name);
-    const bool has_fisher = measured != statistics.modules.end() && measured->second.fisher;
-    if (has_fisher) metrics.objective = error;
+    if (fisher_of(statistics, name) != nullptr) metrics.objective = error;
     metrics.dequantized_hash =
         fingerprint_text(std::bit_cast<std::uint64_t>(fingerprints.as<std::int64_t>()[i]));
     context_.session.log->debug("{}: relative error {:.3e}", name, metrics.relative_error);

@@ -69,6 +69,19 @@ struct Gram {
   Tensor sums, exponents, overflow;
 };
 
+Gram gram_of_inputs(Backend& backend, std::int64_t columns) {
+  const Tensor x = normal_tensor(backend, {kTokens, columns}, 1.0F, 1);
+  Gram gram(backend, x);
+  backend.statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  return gram;
+}
+
+/// Rows of a module that fall to the first of `ranks` ranks.
+std::int64_t first_share(std::int64_t rows, std::int64_t ranks) {
+  const std::int64_t slice = Solver::row_slice(rows);
+  return std::min(rows, (rows / ranks + slice - 1) / slice * slice);
+}
+
 void report(benchmark::State& state, const char* name, double work) {
   state.counters[name] = benchmark::Counter(work, benchmark::Counter::kIsIterationInvariantRate,
                                             benchmark::Counter::kIs1000);
@@ -113,9 +126,7 @@ void accumulate_fisher(benchmark::State& state) {
 void factorise(benchmark::State& state) {
   const auto backend = open(state);
   if (!backend) return;
-  const Tensor x = normal_tensor(*backend, {kTokens, state.range(0)}, 1.0F, 1);
-  Gram gram(*backend, x);
-  backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  Gram gram = gram_of_inputs(*backend, state.range(0));
   const std::vector<HessianTask> tasks(static_cast<std::size_t>(state.range(1)),
                                        {"m", gram.view(), ActOrder::none, 128, Damping{}});
   for (auto _ : state) {
@@ -133,34 +144,29 @@ void gptq(benchmark::State& state) {
   const std::int64_t columns = state.range(1);
   const auto count = static_cast<std::size_t>(state.range(3));
   const Tensor weight = normal_tensor(*backend, {rows, columns}, 0.02F, 3);
-  const Tensor x = normal_tensor(*backend, {kTokens, columns}, 1.0F, 1);
-  Gram gram(*backend, x);
-  backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  Gram gram = gram_of_inputs(*backend, columns);
   const HessianFactor factor =
       backend->solver().factorise({"m", gram.view(), ActOrder::none, 128, Damping{}});
-  const std::int64_t slice = Solver::row_slice(rows);
-  const std::int64_t share = (rows / state.range(4) + slice - 1) / slice * slice;
+  const std::int64_t share = first_share(rows, state.range(4));
   const GridSpec grid{static_cast<int>(state.range(2)), 128, true, ScaleSearch::weighted};
   const std::vector<GridModule> modules(count, {"m", weight.view(), grid, {0, share}});
   for (auto _ : state) {
     benchmark::DoNotOptimize(backend->solver().gptq(modules, factor));
     backend->memory().synchronize();
   }
-  report(state, "weights", static_cast<double>(state.range(3) * std::min(share, rows) * columns));
+  report(state, "weights", static_cast<double>(state.range(3) * share * columns));
 }
 
 /// On the first of `ranks` ranks that share the rows of a module.
 void quadratic_error(benchmark::State& state) {
   const auto backend = open(state);
   if (!backend) return;
-  const std::int64_t rows = state.range(0) / state.range(2) / 64 * 64;
+  const std::int64_t rows = first_share(state.range(0), state.range(2));
   const std::int64_t columns = state.range(1);
   const Tensor weight = normal_tensor(*backend, {rows, columns}, 0.02F, 3);
   Tensor quantized = backend->memory().allocate(DType::f32, {rows, columns});
   backend->layers().convert(weight.view(), quantized.view());
-  const Tensor x = normal_tensor(*backend, {kTokens, columns}, 1.0F, 1);
-  Gram gram(*backend, x);
-  backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  Gram gram = gram_of_inputs(*backend, columns);
   Tensor errors = backend->memory().allocate(DType::f64, {rows, 2});
   for (auto _ : state) {
     backend->solver().quadratic_error(weight.view(), quantized.view(), gram.view(), errors.view());
@@ -191,9 +197,7 @@ void refine(benchmark::State& state) {
   const Shape shape{state.range(0), state.range(1)};
   const Tensor weight = normal_tensor(*backend, shape, 0.02F, 3);
   const Tensor fisher = heavy_tensor(*backend, shape);
-  const Tensor x = normal_tensor(*backend, {kTokens, shape[1]}, 1.0F, 1);
-  Gram gram(*backend, x);
-  backend->statistics().accumulate_gram(x.view(), 64 * kTokens, gram.view());
+  Gram gram = gram_of_inputs(*backend, shape[1]);
   const CodebookSpec spec{static_cast<int>(state.range(2)), DType::f32};
   const CodebookTensor start =
       backend->codebooks().cluster(weight.view(), fisher.view(), std::nullopt, spec);
