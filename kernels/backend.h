@@ -25,7 +25,7 @@ class Backend {
   virtual Solver& solver() noexcept = 0;
   virtual CodebookSolver& codebooks() noexcept = 0;
 
-  /// Type of activations and of weights prepared for linear(): f32 on the CPU.
+  /// Type of activations and of weights prepared for linear().
   virtual DType activation_dtype() const noexcept = 0;
 
   /// What decides the numbers: "cpu (OpenBLAS 0.3.21 SkylakeX)". Part of a run's identity.
@@ -34,7 +34,9 @@ class Backend {
 
 /// The host's processors: OpenMP over rows and tiles, a single-threaded BLAS inside.
 /// threads: at least 1. The results depend neither on it nor on the limit of its memory.
+/// activation: f32 or f64, in which everything else than the solvers is computed as well.
 std::unique_ptr<Backend> make_cpu_backend(int threads,
-                                          std::size_t memory_limit_bytes = Memory::unlimited);
+                                          std::size_t memory_limit_bytes = Memory::unlimited,
+                                          DType activation = DType::f32);
 
 }  // namespace quern

@@ -12,7 +12,7 @@ namespace quern {
 
 struct CudaOptions {
   int device = 0;                        ///< index in [0, cuda_device_count())
-  DType activation_dtype = DType::bf16;  ///< bf16, f16 or f32
+  DType activation_dtype = DType::bf16;  ///< bf16, f16, f32 or f64
   std::size_t memory_limit_bytes = 0;    ///< 0: what is free at the start, less a small reserve
   int sharers = 1;                       ///< processes that divide what is free
 };
@@ -33,8 +33,9 @@ constexpr std::size_t cuda_factors_at_once(std::int64_t columns) noexcept {
 }
 
 /// One GPU, which becomes the calling thread's current device; operations are to be issued by that
-/// thread, Memory may be used by any. Sums are kept in float32. The results depend on shapes and
-/// values only; they are the same in every run on the same GPU model and libraries, see numerics().
+/// thread, Memory may be used by any. Sums are kept in float32; with activations of f64 everything
+/// is computed in float64. The results depend on shapes and values only; they are the same in every
+/// run on the same GPU model and libraries, see numerics().
 /// Throws ConfigError if the build has no CUDA, there is no such device, it is older than compute
 /// capability 8.0, or the activation type is another one; DeviceError if it does not start.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);

@@ -65,8 +65,9 @@ class LayerOps {
   /// x += delta, elementwise.
   void add(TensorView x, ConstTensorView delta);
 
-  /// nll[t] = logsumexp(logits[t]) - logits[t, targets[t]], in float32; 0 where targets[t] < 0.
-  /// logits [T, V], targets [T] i32 below V (not checked), nll [T] f32.
+  /// nll[t] = logsumexp(logits[t]) - logits[t, targets[t]], in float32 (f64 logits: float64,
+  /// rounded once); 0 where targets[t] < 0. logits [T, V], targets [T] i32 below V (not checked),
+  /// nll [T] f32.
   void token_nll(ConstTensorView logits, ConstTensorView targets, TensorView nll);
 
  private:

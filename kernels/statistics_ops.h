@@ -44,10 +44,10 @@ class StatisticsOps {
                              TensorView exponents);
 
   /// gram.sums += fixed point of x^T x, x [T, K] of the activation type; rows of padding must not
-  /// be passed. Products are formed in float32 over chunks of gram_chunk_rows tokens (a GPU takes
-  /// longer ones of 16-bit activations), each chunk rounded to fixed point by itself. A chunk entry
-  /// that reaches 2^62 * chunk tokens / total_tokens would let the sum over all tokens wrap: it is
-  /// counted in gram.overflow instead.
+  /// be passed. Products are formed in float32, of f64 in float64, over chunks of gram_chunk_rows
+  /// tokens (a GPU takes longer ones of 16-bit activations), each chunk rounded to fixed point by
+  /// itself. A chunk entry that reaches 2^62 * chunk tokens / total_tokens would let the sum over
+  /// all tokens wrap: it is counted in gram.overflow instead.
   void accumulate_gram(ConstTensorView x, std::int64_t total_tokens, const GramView& gram);
 
   static constexpr std::int64_t gram_chunk_rows = 512;
@@ -63,11 +63,12 @@ class StatisticsOps {
                                int headroom_bits, TensorView exponents);
 
   /// fisher.sums += fixed point of (dy_s^T x_s)^2 for every sequence s of the micro-batch; the
-  /// gradients [N, K] are formed in float32 and never all held. Entries of one sequence that reach
-  /// 2^62 / total_sequences are a burst of their row: its largest, in fisher_burst_unit, is added
-  /// to overflow[1 + n]. An entry that reaches 2^62, or is NaN, is counted in overflow[0] instead.
-  /// The sums over all sequences are right if overflow[0] is 0 and no row has fisher_burst_limit.
-  /// Kim et al., "SqueezeLLM", eq. 3, with one gradient per sequence.
+  /// gradients [N, K] are formed in float32, of f64 in float64, and never all held. Entries of one
+  /// sequence that reach 2^62 / total_sequences are a burst of their row: its largest, in
+  /// fisher_burst_unit, is added to overflow[1 + n]. An entry that reaches 2^62, or is NaN, is
+  /// counted in overflow[0] instead. The sums over all sequences are right if overflow[0] is 0 and
+  /// no row has fisher_burst_limit. Kim et al., "SqueezeLLM", eq. 3, with one gradient per
+  /// sequence.
   void accumulate_fisher(ConstTensorView x, ConstTensorView dy, const SequenceCut& cut,
                          const FisherView& fisher);
 

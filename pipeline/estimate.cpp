@@ -102,6 +102,11 @@ std::uint64_t statistics_bytes(const BundleUnit& bundle, const QuantizeConfig& c
   return bytes;
 }
 
+/// Of an activation in host memory.
+std::uint64_t element_bytes(const RunFile& config) {
+  return config.run.activation_type == ActivationType::float64 ? 8 : 4;
+}
+
 /// Of a rank's micro-batches between layers, of one inside a layer, and of the layer inputs that a
 /// backward pass keeps.
 std::uint64_t activation_bytes(const ModelGeometry& geometry, const RunFile& config, int ranks) {
@@ -115,11 +120,13 @@ std::uint64_t activation_bytes(const ModelGeometry& geometry, const RunFile& con
   const bool backward = config.quantize.method == Method::squeezellm;
   const bool keeps_inputs = config.quantize.true_sequential && !backward;
   const bool keeps_both = config.quantize.propagation == Propagation::original || backward;
+  const std::uint64_t element = element_bytes(config);
   std::uint64_t bytes =
-      4 * (mine * hidden * (keeps_both ? 2 : 1) + (keeps_inputs ? mine * widest : 0) +
-           static_cast<std::uint64_t>(batch_tokens) * (hidden + 3 * widest) * (backward ? 2 : 1));
+      element *
+      (mine * hidden * (keeps_both ? 2 : 1) + (keeps_inputs ? mine * widest : 0) +
+       static_cast<std::uint64_t>(batch_tokens) * (hidden + 3 * widest) * (backward ? 2 : 1));
   if (backward) {
-    const std::uint64_t all = 4 * mine * hidden * static_cast<std::uint64_t>(geometry.layers);
+    const std::uint64_t all = element * mine * hidden * static_cast<std::uint64_t>(geometry.layers);
     const std::uint64_t limit = config.run.activation_bytes;
     bytes += limit == 0 ? all : std::min(all, limit);
   }
@@ -179,7 +186,8 @@ Estimate estimate(const ModelGraph& graph, const Plan& plan, const RunFile& conf
   const bool keeps_both = config.quantize.propagation == Propagation::original || backward;
   result.activation_bytes = activation_bytes(graph.geometry, config, ranks);
   for (const LayerUnit& layer : plan.layers) {
-    result.weight_bytes = std::max(result.weight_bytes, layer.weight_elems * 8);
+    result.weight_bytes =
+        std::max(result.weight_bytes, layer.weight_elems * 2 * element_bytes(config));
     const double passes = backward ? 3 : keeps_inputs || keeps_both ? 1 : 2;
     result.forward_flops += layer.forward_flops * passes;
     std::uint64_t sums = 0;

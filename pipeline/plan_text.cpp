@@ -51,16 +51,7 @@ nlohmann::json bundles_json(const std::vector<BundleUnit>& bundles, const Quanti
 
 /// What a GPU computes in.
 DType activation_on_gpu(const RunFile& config, const ModelGeometry& geometry) {
-  switch (config.run.activation_type) {
-    case ActivationType::float32:
-      return DType::f32;
-    case ActivationType::bfloat16:
-      return DType::bf16;
-    case ActivationType::float16:
-      return DType::f16;
-    default:
-      return geometry.dtype;
-  }
+  return dtype_of(config.run.activation_type).value_or(geometry.dtype);
 }
 
 /// Of a rank on a GPU; null where none is used. Without run.gpu_memory everything lies on it.

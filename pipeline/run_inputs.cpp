@@ -40,7 +40,10 @@ OpenModel open_on_all_ranks(Session& session, const RunFile& config,
   OpenModel model;
   session.enter("open the model");
   run_agreed(session, [&] {
-    model = open_model(folder, config.model.ignore_fields, session.backend->activation_dtype());
+    const DType activation = session.backend->activation_dtype();
+    // What is stored in FP8 fits a float.
+    model = open_model(folder, config.model.ignore_fields,
+                       activation == DType::f64 ? DType::f32 : activation);
   });
   return model;
 }

@@ -41,10 +41,10 @@ void check_same_numerics(std::span<const std::string> numerics) {
 }
 
 void check_cpu_activation(const DeviceRequest& request) {
-  if (!request.activation || *request.activation == DType::f32) return;
+  if (!request.activation || dtype_bytes(*request.activation) > 2) return;
   throw ConfigError(fmt::format(
-      "run.activation_type: {} asked for, but there is no GPU and the CPU computes in float32; "
-      "remove it or run where there is a GPU",
+      "run.activation_type: {} asked for, but there is no GPU and the CPU computes in float32 "
+      "or float64; remove it or run where there is a GPU",
       dtype_name(*request.activation)));
 }
 

@@ -16,7 +16,7 @@ enum class DeviceKind : std::uint8_t { automatic, cpu, cuda };
 
 struct DeviceRequest {
   DeviceKind kind = DeviceKind::cpu;
-  std::optional<DType> activation{};  ///< f32, bf16 or f16; empty: the model's
+  std::optional<DType> activation{};  ///< f64, f32, bf16 or f16; empty: the model's on a GPU
   /// The model's type, asked for on rank 0 when a GPU is used; may throw. Empty: bf16.
   std::function<DType()> model_dtype{};
   std::size_t memory_limit_bytes = 0;  ///< of a rank; 0: its share of what is free at the start
@@ -44,7 +44,7 @@ DeviceMap map_devices(std::span<const std::string> places);
 /// depend on who does what.
 void check_same_numerics(std::span<const std::string> numerics);
 
-/// Throws ConfigError if the processors are to compute in another type than f32.
+/// Throws ConfigError if the processors are to compute in a type that they do not have.
 void check_cpu_activation(const DeviceRequest& request);
 
 }  // namespace quern

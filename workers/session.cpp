@@ -158,7 +158,9 @@ void start_session(Session& session, MpiEnvironment* mpi, std::shared_ptr<spdlog
                    const SessionOptions& options) {
   session.log = std::move(log);
   session.threads = options.threads;
-  session.backend = make_cpu_backend(options.threads);
+  session.backend =
+      make_cpu_backend(options.threads, Memory::unlimited,
+                       options.device.activation == DType::f64 ? DType::f64 : DType::f32);
   session.heartbeat = std::make_shared<Heartbeat>();
   session.ranks_on_host = mpi == nullptr ? 1 : mpi->ranks_on_host();
   session.communicator = mpi == nullptr

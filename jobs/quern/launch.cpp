@@ -61,19 +61,6 @@ DeviceKind kind_of(Device device) {
   }
 }
 
-std::optional<DType> dtype_of(ActivationType type) {
-  switch (type) {
-    case ActivationType::float32:
-      return DType::f32;
-    case ActivationType::bfloat16:
-      return DType::bf16;
-    case ActivationType::float16:
-      return DType::f16;
-    default:
-      return std::nullopt;
-  }
-}
-
 DeviceRequest device_request(const RunFile& run) {
   return {.kind = kind_of(run.run.device),
           .activation = dtype_of(run.run.activation_type),

@@ -33,7 +33,7 @@ inline QueryBlock query_block(const AttentionShape& shape, std::int64_t index) {
           oldest_key(shape, first)};
 }
 
-/// Floats from one row of scores to the next: not a power of two, which would crowd the cache.
+/// Elements from one row of scores to the next: not a power of two, which would crowd the cache.
 inline std::int64_t score_stride(const AttentionShape& shape) {
   const std::int64_t keys =
       shape.window == 0 ? shape.sequence_length
@@ -51,16 +51,18 @@ inline SeenKeys seen_keys(const AttentionShape& shape, const QueryBlock& block, 
   return {oldest_key(shape, query) - block.first_key, query + 1 - block.first_key};
 }
 
-inline void clear_unseen(float* row, std::int64_t keys, const SeenKeys& seen) {
-  std::fill(row, row + seen.begin, 0.0F);
-  std::fill(row + seen.end, row + keys, 0.0F);
+template <typename T>
+void clear_unseen(T* row, std::int64_t keys, const SeenKeys& seen) {
+  std::fill(row, row + seen.begin, T{0});
+  std::fill(row + seen.end, row + keys, T{0});
 }
 
 /// A row of scores becomes exp(score - max) where the query sees the key, 0 elsewhere; returns the
 /// sum.
-inline double weigh_keys(float* scores, std::int64_t keys, const SeenKeys& seen) {
+template <typename T>
+double weigh_keys(T* scores, std::int64_t keys, const SeenKeys& seen) {
   clear_unseen(scores, keys, seen);
-  float* begin = scores + seen.begin;
+  T* begin = scores + seen.begin;
   const std::int64_t count = seen.end - seen.begin;
   return exp_row(begin, count, row_max(begin, count), begin);
 }

@@ -16,8 +16,9 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, std::size_t memory_limit_bytes)
-      : memory_(memory_limit_bytes),
+  CpuBackend(int threads, std::size_t memory_limit_bytes, DType activation)
+      : activation_(activation),
+        memory_(memory_limit_bytes),
         layers_(memory_, threads),
         gradients_(memory_, threads),
         statistics_(memory_, threads),
@@ -30,10 +31,14 @@ class CpuBackend final : public Backend {
   StatisticsOps& statistics() noexcept override { return statistics_; }
   Solver& solver() noexcept override { return *solver_; }
   CodebookSolver& codebooks() noexcept override { return *codebooks_; }
-  DType activation_dtype() const noexcept override { return DType::f32; }
-  std::string numerics() const override { return fmt::format("cpu ({})", blas_name()); }
+  DType activation_dtype() const noexcept override { return activation_; }
+  std::string numerics() const override {
+    const char* type = activation_ == DType::f64 ? ", F64" : "";
+    return fmt::format("cpu ({}{})", blas_name(), type);
+  }
 
  private:
+  DType activation_;
   CpuMemory memory_;
   CpuLayerOps layers_;
   CpuGradientOps gradients_;
@@ -44,10 +49,12 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int threads, std::size_t memory_limit_bytes) {
+std::unique_ptr<Backend> make_cpu_backend(int threads, std::size_t memory_limit_bytes,
+                                          DType activation) {
   ensure(threads >= 1, "at least one thread");
+  ensure(activation == DType::f32 || activation == DType::f64, "activations of F32 or F64");
   use_calling_thread_for_blas();
-  return std::make_unique<CpuBackend>(threads, memory_limit_bytes);
+  return std::make_unique<CpuBackend>(threads, memory_limit_bytes, activation);
 }
 
 }  // namespace quern

@@ -9,18 +9,30 @@
 namespace quern {
 namespace {
 
-CBLAS_TRANSPOSE transpose_flag(const BlasOperand& operand) {
+template <typename T>
+CBLAS_TRANSPOSE transpose_flag(const BlasOperand<T>& operand) {
   return operand.transposed ? CblasTrans : CblasNoTrans;
+}
+
+blasint blas(std::int64_t value) {
+  return static_cast<blasint>(value);
 }
 
 }  // namespace
 
-void multiply(const BlasExtents& extents, const BlasOperand& a, const BlasOperand& b, float* c,
-              std::int64_t c_stride) {
-  const auto blas = [](std::int64_t value) { return static_cast<blasint>(value); };
+void multiply(const BlasExtents& extents, const BlasOperand<float>& a, const BlasOperand<float>& b,
+              float* c, std::int64_t c_stride) {
   cblas_sgemm(CblasRowMajor, transpose_flag(a), transpose_flag(b), blas(extents.rows),
               blas(extents.columns), blas(extents.depth), extents.alpha, a.data, blas(a.stride),
               b.data, blas(b.stride), extents.accumulate ? 1.0F : 0.0F, c, blas(c_stride));
+}
+
+void multiply(const BlasExtents& extents, const BlasOperand<double>& a,
+              const BlasOperand<double>& b, double* c, std::int64_t c_stride) {
+  cblas_dgemm(CblasRowMajor, transpose_flag(a), transpose_flag(b), blas(extents.rows),
+              blas(extents.columns), blas(extents.depth), static_cast<double>(extents.alpha),
+              a.data, blas(a.stride), b.data, blas(b.stride), extents.accumulate ? 1.0 : 0.0, c,
+              blas(c_stride));
 }
 
 void use_calling_thread_for_blas() {

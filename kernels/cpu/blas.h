@@ -5,10 +5,11 @@
 
 namespace quern {
 
-/// A row-major float matrix operand: `stride` elements from one stored row to the next; with
-/// `transposed` the product uses its transpose.
+/// A row-major matrix operand, T float or double: `stride` elements from one stored row to the
+/// next; with `transposed` the product uses its transpose.
+template <typename T>
 struct BlasOperand {
-  const float* data;
+  const T* data;
   std::int64_t stride;
   bool transposed = false;
 };
@@ -25,8 +26,10 @@ struct BlasExtents {
 /// One product on the calling thread; may be called by many threads at once. The bits depend on
 /// extents, operands and the BLAS core only. Without extents.accumulate c is overwritten, whatever
 /// it held.
-void multiply(const BlasExtents& extents, const BlasOperand& a, const BlasOperand& b, float* c,
-              std::int64_t c_stride);
+void multiply(const BlasExtents& extents, const BlasOperand<float>& a, const BlasOperand<float>& b,
+              float* c, std::int64_t c_stride);
+void multiply(const BlasExtents& extents, const BlasOperand<double>& a,
+              const BlasOperand<double>& b, double* c, std::int64_t c_stride);
 
 /// Makes every BLAS call of this process run on its calling thread.
 void use_calling_thread_for_blas();

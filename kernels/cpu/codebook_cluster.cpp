@@ -117,7 +117,7 @@ class ModuleClustering {
 #pragma omp parallel for schedule(dynamic, 4) num_threads(input_.threads)
     for (std::int64_t n = 0; n < rows_; ++n) {
       RowWork& work = work_[static_cast<std::size_t>(omp_get_thread_num())];
-      load_floats(input_.weight, n * columns_, columns_, work.weight.data());
+      load_elems(input_.weight, n * columns_, columns_, work.weight.data());
       call(n, work);
     }
   }

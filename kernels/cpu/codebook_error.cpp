@@ -39,7 +39,7 @@ void visit_rows(const CodebookErrors& input, std::int64_t part, std::vector<floa
   const std::int64_t columns = input.weight.shape[1];
   const std::int64_t rows = input.weight.shape[0];
   for (std::int64_t n = part * rows / kParts; n < (part + 1) * rows / kParts; ++n) {
-    load_floats(input.weight, n * columns, columns, row.data());
+    load_elems(input.weight, n * columns, columns, row.data());
     const float* quantized = input.quantized.as<float>() + n * columns;
     const float* fisher = input.fisher.as<float>() + n * columns;
     for (std::size_t k = 0; k < row.size(); ++k) {

@@ -120,7 +120,7 @@ class Refinement {
     const CodebookRow row = row_of(state, n);
     const auto count = static_cast<int>(row.table.size());
     std::vector<float> weights(row.codes.size());
-    load_floats(input_.weight, n * input_.weight.shape[1], input_.weight.shape[1], weights.data());
+    load_elems(input_.weight, n * input_.weight.shape[1], input_.weight.shape[1], weights.data());
     const std::optional<float> largest = largest_outlier(weights, row.mask);
     const std::vector<double> values(row.table.begin(), row.table.end());
     std::vector<std::uint8_t> places(values.size());

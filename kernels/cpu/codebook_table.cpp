@@ -170,7 +170,7 @@ CodebookTensor assemble(Memory& memory, ConstTensorView weight, CodebookState st
       const auto column = static_cast<std::size_t>(k);
       if (row.mask[column] == 0) continue;
       float w = 0.0F;
-      load_floats(weight, n * columns + k, 1, &w);
+      load_elems(weight, n * columns + k, 1, &w);
       const float centroid = row.table[row.codes[column]];
       cols.view().as<std::int32_t>()[at] = static_cast<std::int32_t>(k);
       vals.view().as<float>()[at++] = outlier_value(w, centroid, exactly).value_or(w - centroid);

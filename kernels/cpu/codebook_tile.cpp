@@ -82,7 +82,7 @@ void RefineTile::load(CodebookState& from, std::int64_t first_row) {
   std::fill(errors_.begin(), errors_.end(), 0.0);
   for (std::int64_t lane = 0; lane < rows_; ++lane) {
     load_lane(row_of(from, first_row + lane), lane);
-    load_floats(problem_.weight, (first_row + lane) * columns_, columns_, row_.data());
+    load_elems(problem_.weight, (first_row + lane) * columns_, columns_, row_.data());
     for (std::size_t k = 0; k < row_.size(); ++k) {
       const std::size_t at = k * kStride + static_cast<std::size_t>(lane);
       weights_[at] = row_[k];

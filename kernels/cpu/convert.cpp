@@ -23,6 +23,7 @@ float to_odd_float(double value) {
 struct F64 {
   using Stored = double;
   static double widen(double stored) { return stored; }
+  static double narrow(float value) { return static_cast<double>(value); }
   static double narrow(double value) { return value; }
 };
 struct F32 {
@@ -60,6 +61,15 @@ void with_element(DType dtype, Call call) {
   }
 }
 
+template <typename To>
+void load(const ConstTensorView& in, std::int64_t begin, std::int64_t count,
+          typename To::Stored* out) {
+  with_element(in.dtype, [&]<typename From>(From) {
+    const auto* source = in.as<typename From::Stored>() + begin;
+    for (std::int64_t i = 0; i < count; ++i) out[i] = To::narrow(From::widen(source[i]));
+  });
+}
+
 }  // namespace
 
 void convert_elems(const ConstTensorView& in, const TensorView& out, std::int64_t begin,
@@ -73,11 +83,12 @@ void convert_elems(const ConstTensorView& in, const TensorView& out, std::int64_
   });
 }
 
-void load_floats(const ConstTensorView& in, std::int64_t begin, std::int64_t count, float* out) {
-  with_element(in.dtype, [&]<typename From>(From) {
-    const auto* source = in.as<typename From::Stored>() + begin;
-    for (std::int64_t i = 0; i < count; ++i) out[i] = F32::narrow(From::widen(source[i]));
-  });
+void load_elems(const ConstTensorView& in, std::int64_t begin, std::int64_t count, float* out) {
+  load<F32>(in, begin, count, out);
+}
+
+void load_elems(const ConstTensorView& in, std::int64_t begin, std::int64_t count, double* out) {
+  load<F64>(in, begin, count, out);
 }
 
 }  // namespace quern

@@ -13,7 +13,8 @@ namespace quern {
 void convert_elems(const ConstTensorView& in, const TensorView& out, std::int64_t begin,
                    std::int64_t count);
 
-/// Elements begin .. begin + count of `in` as floats into out[0 .. count).
-void load_floats(const ConstTensorView& in, std::int64_t begin, std::int64_t count, float* out);
+/// Elements begin .. begin + count of `in` as floats or doubles into out[0 .. count).
+void load_elems(const ConstTensorView& in, std::int64_t begin, std::int64_t count, float* out);
+void load_elems(const ConstTensorView& in, std::int64_t begin, std::int64_t count, double* out);
 
 }  // namespace quern

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "kernels/core/error.h"
 #include "kernels/operands.h"
 
 namespace quern {
@@ -20,11 +21,22 @@ inline std::int64_t piece_size(std::int64_t elems, std::int64_t piece) {
   return std::min(kPiece, elems - piece * kPiece);
 }
 
-/// Throws ShapeError unless all operands are f32.
-inline void expect_float(const char* operation, std::initializer_list<Operand> operands) {
-  const bool holds = std::ranges::all_of(
-      operands, [](const Operand& operand) { return operand.view.dtype == DType::f32; });
-  expect_operands(holds, operation, "F32 activations on the CPU", operands);
+/// Throws ShapeError unless all operands have one type that the CPU computes in: f32 or f64.
+inline void expect_activation(const char* operation, std::initializer_list<Operand> operands) {
+  const DType dtype = operands.begin()->view.dtype;
+  const bool holds = (dtype == DType::f32 || dtype == DType::f64) &&
+                     std::ranges::all_of(operands, [dtype](const Operand& operand) {
+                       return operand.view.dtype == dtype;
+                     });
+  expect_operands(holds, operation, "activations of one type, F32 or F64, on the CPU", operands);
+}
+
+/// Calls with a value of the activations' element type.
+template <typename Call>
+void with_activation(DType dtype, Call call) {
+  if (dtype == DType::f64) return call(double{});
+  ensure(dtype == DType::f32, "an activation type of the CPU: f32 or f64");
+  call(float{});
 }
 
 }  // namespace quern

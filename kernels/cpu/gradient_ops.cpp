@@ -11,76 +11,90 @@
 namespace quern {
 namespace {
 
-void rotate_head_back(float* dx, const float* cosines, const float* sines, std::int64_t half) {
+template <typename T>
+void rotate_head_back(T* dx, const float* cosines, const float* sines, std::int64_t half) {
   for (std::int64_t i = 0; i < half; ++i) {
-    const float low = dx[i];
-    const float high = dx[i + half];
-    dx[i] = low * cosines[i] + high * sines[i];
-    dx[i + half] = high * cosines[i] - low * sines[i];
+    const T low = dx[i];
+    const T high = dx[i + half];
+    const T cosine{cosines[i]};
+    const T sine{sines[i]};
+    dx[i] = low * cosine + high * sine;
+    dx[i + half] = high * cosine - low * sine;
   }
+}
+
+/// A row of logits becomes the gradient of scale * token_nll.
+template <typename T>
+void nll_gradient_row(T* row, std::int64_t words, std::int32_t target, float scale) {
+  if (target < 0) {
+    std::fill_n(row, words, T{0});
+    return;
+  }
+  const double sum = exp_row(row, words, row_max(row, words), row);
+  scale_row(row, static_cast<T>(static_cast<double>(scale) / sum), words, row);
+  row[target] -= T{scale};
 }
 
 }  // namespace
 
 void CpuGradientOps::do_rms_norm(ConstTensorView x, ConstTensorView weight, float epsilon,
                                  ConstTensorView dy, TensorView dx) {
-  expect_float("gradient of rms_norm", {{"x", x}, {"dy", dy}, {"dx", dx}});
+  expect_activation("gradient of rms_norm", {{"x", x}, {"dy", dy}, {"dx", dx}});
   const std::int64_t tokens = x.shape[0];
   const std::int64_t width = x.shape[1];
-  scratch_.reserve(width * static_cast<std::int64_t>(sizeof(float)));
-  auto* scales = scratch_.of_thread<float>(0);
-  load_floats(weight, 0, width, scales);
+  with_activation(x.dtype, [&]<typename T>(T) {
+    scratch_.reserve(width * static_cast<std::int64_t>(sizeof(T)));
+    auto* scales = scratch_.of_thread<T>(0);
+    load_elems(weight, 0, width, scales);
 #pragma omp parallel for num_threads(threads_) schedule(static) if (x.elems() > kPiece)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const float* row = x.as<float>() + t * width;
-    const float mean = sum_of_squares(row, width) / static_cast<float>(width);
-    norm_gradient_row({row, scales, 1.0F / std::sqrt(mean + epsilon)}, dy.as<float>() + t * width,
-                      width, dx.as<float>() + t * width);
-  }
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const T* row = x.as<T>() + t * width;
+      const NormRow<T> norm{row, scales, inverse_norm(row, width, epsilon)};
+      norm_gradient_row(norm, dy.as<T>() + t * width, width, dx.as<T>() + t * width);
+    }
+  });
 }
 
 void CpuGradientOps::do_rotate(TensorView dx, ConstTensorView table, std::int64_t head_dim) {
-  expect_float("gradient of rotate", {{"dx", dx}});
+  expect_activation("gradient of rotate", {{"dx", dx}});
   const std::int64_t tokens = dx.shape[0];
   const std::int64_t width = dx.shape[1];
   const std::int64_t half = head_dim / 2;
+  with_activation(dx.dtype, [&]<typename T>(T) {
 #pragma omp parallel for num_threads(threads_) schedule(static) if (dx.elems() > kPiece)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const float* cosines = table.as<float>() + t % table.shape[0] * head_dim;
-    float* row = dx.as<float>() + t * width;
-    for (std::int64_t head = 0; head < width; head += head_dim) {
-      rotate_head_back(row + head, cosines, cosines + half, half);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const float* cosines = table.as<float>() + t % table.shape[0] * head_dim;
+      T* row = dx.as<T>() + t * width;
+      for (std::int64_t head = 0; head < width; head += head_dim) {
+        rotate_head_back(row + head, cosines, cosines + half, half);
+      }
     }
-  }
+  });
 }
 
 void CpuGradientOps::do_gated_activation(TensorView gate, TensorView up, ConstTensorView dh,
                                          Activation activation) {
-  expect_float("gradient of gated_activation", {{"gate", gate}, {"up", up}, {"dh", dh}});
+  expect_activation("gradient of gated_activation", {{"gate", gate}, {"up", up}, {"dh", dh}});
   const std::int64_t elems = gate.elems();
+  with_activation(gate.dtype, [&]<typename T>(T) {
 #pragma omp parallel for num_threads(threads_) schedule(static) if (elems > kPiece)
-  for (std::int64_t piece = 0; piece < piece_count(elems); ++piece) {
-    gate_gradient_row(gate.as<float>() + piece * kPiece, up.as<float>() + piece * kPiece,
-                      dh.as<float>() + piece * kPiece, piece_size(elems, piece), activation);
-  }
+    for (std::int64_t piece = 0; piece < piece_count(elems); ++piece) {
+      gate_gradient_row(gate.as<T>() + piece * kPiece, up.as<T>() + piece * kPiece,
+                        dh.as<T>() + piece * kPiece, piece_size(elems, piece), activation);
+    }
+  });
 }
 
 void CpuGradientOps::do_token_nll(TensorView logits, ConstTensorView targets, float scale) {
-  expect_float("gradient of token_nll", {{"logits", logits}});
+  expect_activation("gradient of token_nll", {{"logits", logits}});
   const std::int64_t tokens = logits.shape[0];
   const std::int64_t words = logits.shape[1];
+  with_activation(logits.dtype, [&]<typename T>(T) {
 #pragma omp parallel for num_threads(threads_) schedule(static) if (logits.elems() > kPiece)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    float* row = logits.as<float>() + t * words;
-    const std::int32_t target = targets.as<std::int32_t>()[t];
-    if (target < 0) {
-      std::fill_n(row, words, 0.0F);
-      continue;
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      nll_gradient_row(logits.as<T>() + t * words, words, targets.as<std::int32_t>()[t], scale);
     }
-    const double sum = exp_row(row, words, row_max(row, words), row);
-    scale_row(row, static_cast<float>(static_cast<double>(scale) / sum), words, row);
-    row[target] -= scale;
-  }
+  });
 }
 
 }  // namespace quern

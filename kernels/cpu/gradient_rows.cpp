@@ -9,42 +9,53 @@ namespace quern {
 namespace {
 
 /// activation(x) and its derivative.
+template <typename T>
 struct Slope {
-  float value;
-  float derivative;
+  T value;
+  T derivative;
 };
 
 /// Beyond 100 one of a sigmoid and its complement is 0 but for the cut-off tail, which a larger
 /// factor would bring back.
-[[gnu::always_inline]] inline float hold(float x) {
-  x = x < -100.0F ? -100.0F : x;
-  return x > 100.0F ? 100.0F : x;
+template <typename T>
+[[gnu::always_inline]] inline T hold(T x) {
+  x = x < T{-100} ? T{-100} : x;
+  return x > T{100} ? T{100} : x;
 }
 
-[[gnu::always_inline]] inline Slope silu(float x) {
-  const float tail = exponential(-x);
-  const float s = 1.0F / (1.0F + tail);
-  // 1 - s = tail * s, without its cancellation.
-  return {x * s, s + hold(x) * (tail * s) * s};
-}
+struct Silu {
+  template <typename T>
+  [[gnu::always_inline]] Slope<T> operator()(T x) const {
+    const T tail = exponential(-x);
+    const T s = T{1} / (T{1} + tail);
+    // 1 - s = tail * s, without its cancellation.
+    return {x * s, s + hold(x) * (tail * s) * s};
+  }
+};
 
-[[gnu::always_inline]] inline Slope relu(float x) {
-  return {x < 0.0F ? 0.0F : x, x > 0.0F ? 1.0F : 0.0F};
-}
+struct Relu {
+  template <typename T>
+  [[gnu::always_inline]] Slope<T> operator()(T x) const {
+    return {x < T{0} ? T{0} : x, x > T{0} ? T{1} : T{0}};
+  }
+};
 
-[[gnu::always_inline]] inline Slope gelu_tanh(float x) {
-  const float tail = exponential(-gelu_argument(x));
-  const float s = 1.0F / (1.0F + tail);
-  const float held = hold(x);
-  const float inner = kGeluFactor * (1.0F + 3.0F * kGeluCubic * held * held);
-  return {x * s, s + held * inner * (tail * s) * s};
-}
+struct GeluTanh {
+  template <typename T>
+  [[gnu::always_inline]] Slope<T> operator()(T x) const {
+    const T tail = exponential(-gelu_argument(x));
+    const T s = T{1} / (T{1} + tail);
+    const T held = hold(x);
+    const T inner = kGeluFactor<T> * (T{1} + T{3} * kGeluCubic<T> * held * held);
+    return {x * s, s + held * inner * (tail * s) * s};
+  }
+};
 
-template <Slope (*activate)(float)>
-[[gnu::always_inline]] inline void gate_gradient(float* gate, float* up, const float* dh,
+template <typename Activate, typename T>
+[[gnu::always_inline]] inline void gate_gradient(Activate activate, T* gate, T* up, const T* dh,
                                                  std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) {
-    const Slope slope = activate(gate[i]);
+    const Slope<T> slope = activate(gate[i]);
     gate[i] = dh[i] * up[i] * slope.derivative;
     up[i] = dh[i] * slope.value;
   }
@@ -52,55 +63,62 @@ template <Slope (*activate)(float)>
 
 }  // namespace
 
-[[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] float dot_row(
-    const float* a, const float* b, std::int64_t n) {
-  return lane_sum<float>(n, [a, b](std::int64_t i) { return a[i] * b[i]; });
+template <typename T>
+[[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] T dot_row(const T* a,
+                                                                                const T* b,
+                                                                                std::int64_t n) {
+  return lane_sum<T>(n, [a, b](std::int64_t i) { return a[i] * b[i]; });
 }
 
+template <typename T>
 [[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] double exact_sum_of_squares(
-    const float* x, std::int64_t n) {
+    const T* x, std::int64_t n) {
   return lane_sum<double>(
       n, [x](std::int64_t i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
 }
 
-[[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] void scale_row(const float* x,
-                                                                                     float factor,
+template <typename T>
+[[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] void scale_row(const T* x,
+                                                                                     T factor,
                                                                                      std::int64_t n,
-                                                                                     float* out) {
+                                                                                     T* out) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = x[i] * factor;
 }
 
+template <typename T>
 [[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] void norm_gradient_row(
-    const NormRow& row, const float* dy, std::int64_t n, float* dx) {
+    const NormRow<T>& row, const T* dy, std::int64_t n, T* dx) {
   const auto [x, weight, inverse] = row;
-  const float product =
-      lane_sum<float>(n, [=](std::int64_t i) { return dy[i] * weight[i] * x[i]; });
-  const float pull = inverse * inverse * (product / static_cast<float>(n));
+  const T product = lane_sum<T>(n, [=](std::int64_t i) { return dy[i] * weight[i] * x[i]; });
+  const T pull = inverse * inverse * (product / static_cast<T>(n));
   for (std::int64_t i = 0; i < n; ++i) dx[i] = inverse * (dy[i] * weight[i] - x[i] * pull);
 }
 
+template <typename T>
 [[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] void gate_gradient_row(
-    float* gate, float* up, const float* dh, std::int64_t n, Activation activation) {
+    T* gate, T* up, const T* dh, std::int64_t n, Activation activation) {
   switch (activation) {
     case Activation::silu:
-      gate_gradient<silu>(gate, up, dh, n);
+      gate_gradient(Silu{}, gate, up, dh, n);
       break;
     case Activation::relu:
-      gate_gradient<relu>(gate, up, dh, n);
+      gate_gradient(Relu{}, gate, up, dh, n);
       break;
     case Activation::gelu_tanh:
-      gate_gradient<gelu_tanh>(gate, up, dh, n);
+      gate_gradient(GeluTanh{}, gate, up, dh, n);
       break;
   }
 }
 
+template <typename T>
 [[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] void softmax_gradient_row(
-    const float* weights, float factor, float mean, std::int64_t n, float* slopes) {
+    const T* weights, T factor, T mean, std::int64_t n, T* slopes) {
   for (std::int64_t i = 0; i < n; ++i) slopes[i] = weights[i] * factor * (slopes[i] - mean);
 }
 
+template <typename T>
 [[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] std::int64_t
-add_fixed_point_squares(const float* gradients, const FixedPointSquares& format, std::int64_t n,
+add_fixed_point_squares(const T* gradients, const FixedPointSquares& format, std::int64_t n,
                         std::int64_t* sums) {
   const auto [scale, limit] = format;
   std::int64_t refused = 0;
@@ -114,7 +132,7 @@ add_fixed_point_squares(const float* gradients, const FixedPointSquares& format,
   return refused;
 }
 
-[[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] double row_max(
+[[gnu::target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")]] double largest_square(
     const double* x, std::int64_t n) {
   // Bits of non-negative doubles are ordered like their values, and those of NaN are above.
   std::uint64_t largest = 0;
@@ -130,5 +148,22 @@ add_fixed_point_squares(const float* gradients, const FixedPointSquares& format,
     out[i] = static_cast<float>(static_cast<double>(static_cast<float>(sums[i])) * scale);
   }
 }
+
+template float dot_row(const float*, const float*, std::int64_t);
+template double dot_row(const double*, const double*, std::int64_t);
+template double exact_sum_of_squares(const float*, std::int64_t);
+template double exact_sum_of_squares(const double*, std::int64_t);
+template void scale_row(const float*, float, std::int64_t, float*);
+template void scale_row(const double*, double, std::int64_t, double*);
+template void norm_gradient_row(const NormRow<float>&, const float*, std::int64_t, float*);
+template void norm_gradient_row(const NormRow<double>&, const double*, std::int64_t, double*);
+template void gate_gradient_row(float*, float*, const float*, std::int64_t, Activation);
+template void gate_gradient_row(double*, double*, const double*, std::int64_t, Activation);
+template void softmax_gradient_row(const float*, float, float, std::int64_t, float*);
+template void softmax_gradient_row(const double*, double, double, std::int64_t, double*);
+template std::int64_t add_fixed_point_squares(const float*, const FixedPointSquares&, std::int64_t,
+                                              std::int64_t*);
+template std::int64_t add_fixed_point_squares(const double*, const FixedPointSquares&, std::int64_t,
+                                              std::int64_t*);
 
 }  // namespace quern

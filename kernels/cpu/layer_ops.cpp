@@ -13,12 +13,15 @@
 namespace quern {
 namespace {
 
-void rotate_head(float* x, const float* cosines, const float* sines, std::int64_t half) {
+template <typename T>
+void rotate_head(T* x, const float* cosines, const float* sines, std::int64_t half) {
   for (std::int64_t i = 0; i < half; ++i) {
-    const float low = x[i];
-    const float high = x[i + half];
-    x[i] = low * cosines[i] - high * sines[i];
-    x[i + half] = high * cosines[i] + low * sines[i];
+    const T low = x[i];
+    const T high = x[i + half];
+    const T cosine{cosines[i]};
+    const T sine{sines[i]};
+    x[i] = low * cosine - high * sine;
+    x[i + half] = high * cosine + low * sine;
   }
 }
 
@@ -34,7 +37,7 @@ std::int64_t count_nonfinite_piece(const ConstTensorView& x, std::int64_t begin,
   constexpr auto kStep = static_cast<std::int64_t>(floats.size());
   for (std::int64_t at = 0; at < count; at += kStep) {
     const std::int64_t step = std::min(kStep, count - at);
-    load_floats(x, begin + at, step, floats.data());
+    load_elems(x, begin + at, step, floats.data());
     found += std::count_if(floats.begin(), floats.begin() + step,
                            [](float value) { return !std::isfinite(value); });
   }
@@ -74,83 +77,94 @@ void CpuLayerOps::do_fingerprint(ConstTensorView x, TensorView out) {
 }
 
 void CpuLayerOps::do_embed(ConstTensorView table, ConstTensorView ids, TensorView out) {
-  expect_float("embed", {{"out", out}});
+  expect_activation("embed", {{"out", out}});
   const std::int64_t width = table.shape[1];
   const std::int64_t tokens = ids.elems();
+  with_activation(out.dtype, [&]<typename T>(T) {
 #pragma omp parallel for num_threads(threads_) schedule(static) if (out.elems() > kPiece)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    load_floats(table, ids.as<std::int32_t>()[t] * width, width, out.as<float>() + t * width);
-  }
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      load_elems(table, ids.as<std::int32_t>()[t] * width, width, out.as<T>() + t * width);
+    }
+  });
 }
 
 void CpuLayerOps::do_rms_norm(ConstTensorView x, ConstTensorView weight, float epsilon,
                               TensorView out) {
-  expect_float("rms_norm", {{"x", x}, {"out", out}});
+  expect_activation("rms_norm", {{"x", x}, {"out", out}});
   const std::int64_t tokens = x.shape[0];
   const std::int64_t width = x.shape[1];
-  scratch_.reserve(width * static_cast<std::int64_t>(sizeof(float)));
-  auto* scales = scratch_.of_thread<float>(0);
-  load_floats(weight, 0, width, scales);
+  with_activation(x.dtype, [&]<typename T>(T) {
+    scratch_.reserve(width * static_cast<std::int64_t>(sizeof(T)));
+    auto* scales = scratch_.of_thread<T>(0);
+    load_elems(weight, 0, width, scales);
 #pragma omp parallel for num_threads(threads_) schedule(static) if (x.elems() > kPiece)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const float* from = x.as<float>() + t * width;
-    float* to = out.as<float>() + t * width;
-    const float mean = sum_of_squares(from, width) / static_cast<float>(width);
-    const float inverse = 1.0F / std::sqrt(mean + epsilon);
-    for (std::int64_t i = 0; i < width; ++i) to[i] = from[i] * inverse * scales[i];
-  }
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const T* from = x.as<T>() + t * width;
+      T* to = out.as<T>() + t * width;
+      const T inverse = inverse_norm(from, width, epsilon);
+      for (std::int64_t i = 0; i < width; ++i) to[i] = from[i] * inverse * scales[i];
+    }
+  });
 }
 
 void CpuLayerOps::do_rotate(TensorView x, ConstTensorView table, std::int64_t head_dim) {
-  expect_float("rotate", {{"x", x}});
+  expect_activation("rotate", {{"x", x}});
   const std::int64_t tokens = x.shape[0];
   const std::int64_t width = x.shape[1];
   const std::int64_t half = head_dim / 2;
+  with_activation(x.dtype, [&]<typename T>(T) {
 #pragma omp parallel for num_threads(threads_) schedule(static) if (x.elems() > kPiece)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const float* cosines = table.as<float>() + t % table.shape[0] * head_dim;
-    float* row = x.as<float>() + t * width;
-    for (std::int64_t head = 0; head < width; head += head_dim) {
-      rotate_head(row + head, cosines, cosines + half, half);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const float* cosines = table.as<float>() + t % table.shape[0] * head_dim;
+      T* row = x.as<T>() + t * width;
+      for (std::int64_t head = 0; head < width; head += head_dim) {
+        rotate_head(row + head, cosines, cosines + half, half);
+      }
     }
-  }
+  });
 }
 
 void CpuLayerOps::do_gated_activation(TensorView gate, ConstTensorView up, Activation activation) {
-  expect_float("gated_activation", {{"gate", gate}, {"up", up}});
+  expect_activation("gated_activation", {{"gate", gate}, {"up", up}});
   const std::int64_t elems = gate.elems();
+  with_activation(gate.dtype, [&]<typename T>(T) {
 #pragma omp parallel for num_threads(threads_) schedule(static) if (elems > kPiece)
-  for (std::int64_t piece = 0; piece < piece_count(elems); ++piece) {
-    gate_row(gate.as<float>() + piece * kPiece, up.as<float>() + piece * kPiece,
-             piece_size(elems, piece), activation);
-  }
+    for (std::int64_t piece = 0; piece < piece_count(elems); ++piece) {
+      gate_row(gate.as<T>() + piece * kPiece, up.as<T>() + piece * kPiece, piece_size(elems, piece),
+               activation);
+    }
+  });
 }
 
 void CpuLayerOps::do_add(TensorView x, ConstTensorView delta) {
-  expect_float("add", {{"x", x}, {"delta", delta}});
+  expect_activation("add", {{"x", x}, {"delta", delta}});
   const std::int64_t elems = x.elems();
-  auto* sums = x.as<float>();
-  const auto* terms = delta.as<float>();
+  with_activation(x.dtype, [&]<typename T>(T) {
+    auto* sums = x.as<T>();
+    const auto* terms = delta.as<T>();
 #pragma omp parallel for simd num_threads(threads_) schedule(static) if (elems > kPiece)
-  for (std::int64_t i = 0; i < elems; ++i) sums[i] += terms[i];
+    for (std::int64_t i = 0; i < elems; ++i) sums[i] += terms[i];
+  });
 }
 
 void CpuLayerOps::do_token_nll(ConstTensorView logits, ConstTensorView targets, TensorView nll) {
-  expect_float("token_nll", {{"logits", logits}});
+  expect_activation("token_nll", {{"logits", logits}});
   const std::int64_t tokens = logits.shape[0];
   const std::int64_t words = logits.shape[1];
+  with_activation(logits.dtype, [&]<typename T>(T) {
 #pragma omp parallel for num_threads(threads_) schedule(static) if (logits.elems() > kPiece)
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const float* row = logits.as<float>() + t * words;
-    const std::int32_t target = targets.as<std::int32_t>()[t];
-    double loss = 0.0;
-    if (target >= 0) {
-      const float largest = row_max(row, words);
-      loss =
-          std::log(exp_row_sum(row, words, largest)) + static_cast<double>(largest) - row[target];
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const T* row = logits.as<T>() + t * words;
+      const std::int32_t target = targets.as<std::int32_t>()[t];
+      double loss = 0.0;
+      if (target >= 0) {
+        const T largest = row_max(row, words);
+        loss =
+            std::log(exp_row_sum(row, words, largest)) + static_cast<double>(largest) - row[target];
+      }
+      nll.as<float>()[t] = static_cast<float>(loss);
     }
-    nll.as<float>()[t] = static_cast<float>(loss);
-  }
+  });
 }
 
 }  // namespace quern

@@ -105,7 +105,7 @@ std::array<double, 4> order_statistics(ConstTensorView weight, std::array<std::i
                                           std::vector<float>(kTile));
   const auto load = [&](std::int64_t begin, std::int64_t count) {
     float* values = buffers[static_cast<std::size_t>(omp_get_thread_num())].data();
-    load_floats(weight, begin, count, values);
+    load_elems(weight, begin, count, values);
     return values;
   };
   const Histogram high =
@@ -216,7 +216,7 @@ void choose_outliers(ConstTensorView weight, ConstTensorView fisher, const Outli
     std::vector<float> row(static_cast<std::size_t>(columns));
 #pragma omp for schedule(static)
     for (std::int64_t n = 0; n < weight.shape[0]; ++n) {
-      load_floats(weight, n * columns, columns, row.data());
+      load_elems(weight, n * columns, columns, row.data());
       for (std::size_t k = 0; k < row.size(); ++k) {
         if (quartiles.is_beyond(row[k], *rule.quartile_range)) {
           out[n * columns + static_cast<std::int64_t>(k)] = 1;
@@ -248,7 +248,7 @@ void count_outlier_ranges(ConstTensorView weight, TensorView counts, int threads
       weight.elems(), CodebookSolver::range_bins, threads,
       [&](auto begin, auto count, std::int64_t* out) {
         float* values = buffers[static_cast<std::size_t>(omp_get_thread_num())].data();
-        load_floats(weight, begin, count, values);
+        load_elems(weight, begin, count, values);
         for (std::int64_t i = 0; i < count; ++i) {
           if (beyond(values[i], 0)) ++out[bin_of(values[i])];
         }

@@ -2,7 +2,10 @@
 
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <numbers>
+#include <utility>
 
 namespace quern {
 
@@ -29,39 +32,78 @@ template <typename T, typename Term>
   return lanes[0];
 }
 
-/// e^x = 2^n e^r with n = round(x / ln 2): Cody-Waite reduction, Taylor polynomial of degree 7.
-/// x is held in [-87.3, 87.3]; NaN stays NaN.
-[[gnu::always_inline]] inline float exponential(float x) {
-  constexpr float kRound = 0x1.8p23F;  // adding it leaves the nearest integer in the low bits
-  constexpr float kLog2e = 0x1.715476p+0F;
-  constexpr float kLn2High = 0x1.62e4p-1F;  // 15 bits: n * kLn2High is exact
-  constexpr float kLn2Low = 0x1.7f7d1cp-20F;
-  x = x < -87.3F ? -87.3F : x;
-  x = x > 87.3F ? 87.3F : x;
-  const float shifted = x * kLog2e + kRound;
-  const float n = shifted - kRound;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
-  float p = 1.0F / 5040.0F;
-  p = p * r + 1.0F / 720.0F;
-  p = p * r + 1.0F / 120.0F;
-  p = p * r + 1.0F / 24.0F;
-  p = p * r + 1.0F / 6.0F;
-  p = p * r + 0.5F;
-  p = p * r + 1.0F;
-  p = p * r + 1.0F;
-  const std::uint32_t exponent = std::bit_cast<std::uint32_t>(shifted) + 127U;
-  return p * std::bit_cast<float>(exponent << 23);
+/// How e^x is formed in a type: 2^n e^r with n = round(x / ln 2), Cody-Waite reduction, Taylor
+/// polynomial of e^r.
+template <typename T>
+struct Exponential;
+template <>
+struct Exponential<float> {
+  using Bits = std::uint32_t;
+  static constexpr float kRound =
+      0x1.8p23F;  // adding it leaves the nearest integer in the low bits
+  static constexpr float kLn2High = 0x1.62e4p-1F;  // 15 bits: n * kLn2High is exact
+  static constexpr float kLn2Low = 0x1.7f7d1cp-20F;
+  static constexpr float kLimit = 87.3F;
+  static constexpr Bits kBias = 127;
+  static constexpr int kMantissa = 23;
+  static constexpr std::size_t kDegree = 7;
+};
+template <>
+struct Exponential<double> {
+  using Bits = std::uint64_t;
+  static constexpr double kRound = 0x1.8p52;
+  static constexpr double kLn2High = 0x1.62e42feep-1;  // 32 bits
+  static constexpr double kLn2Low = 0x1.a39ef35793c76p-33;
+  static constexpr double kLimit = 708.0;
+  static constexpr Bits kBias = 1023;
+  static constexpr int kMantissa = 52;
+  static constexpr std::size_t kDegree = 13;
+};
+
+/// 1 / n!
+template <typename T>
+constexpr T taylor_factor(std::size_t n) {
+  T factorial{1};
+  for (std::size_t i = 2; i <= n; ++i) factorial *= static_cast<T>(i);
+  return T{1} / factorial;
 }
 
-[[gnu::always_inline]] inline float sigmoid(float x) {
-  return 1.0F / (1.0F + exponential(-x));
+/// The sum of r^n / n! for n up to that of the indices.
+template <typename T, std::size_t... kIndex>
+[[gnu::always_inline]] inline T taylor_sum(T r, std::index_sequence<kIndex...>) {
+  constexpr std::size_t kDegree = sizeof...(kIndex);
+  T sum = taylor_factor<T>(kDegree);
+  ((sum = sum * r + taylor_factor<T>(kDegree - 1 - kIndex)), ...);
+  return sum;
+}
+
+/// x is held in [-87.3, 87.3] as a float, [-708, 708] as a double; NaN stays NaN.
+template <typename T>
+[[gnu::always_inline]] inline T exponential(T x) {
+  using E = Exponential<T>;
+  x = x < -E::kLimit ? -E::kLimit : x;
+  x = x > E::kLimit ? E::kLimit : x;
+  const T shifted = x * std::numbers::log2e_v<T> + E::kRound;
+  const T n = shifted - E::kRound;
+  const T r = (x - n * E::kLn2High) - n * E::kLn2Low;
+  const T p = taylor_sum(r, std::make_index_sequence<E::kDegree>{});
+  const typename E::Bits exponent = std::bit_cast<typename E::Bits>(shifted) + E::kBias;
+  return p * std::bit_cast<T>(exponent << E::kMantissa);
+}
+
+template <typename T>
+[[gnu::always_inline]] inline T sigmoid(T x) {
+  return T{1} / (T{1} + exponential(-x));
 }
 
 /// 0.5 x (1 + tanh(u)) = x sigmoid(gelu_argument(x)), with gelu_argument = 2 u.
-inline constexpr float kGeluFactor = 1.5957691216057308F;  // 2 sqrt(2 / pi)
-inline constexpr float kGeluCubic = 0.044715F;
-[[gnu::always_inline]] inline float gelu_argument(float x) {
-  return kGeluFactor * (x + kGeluCubic * x * x * x);
+template <typename T>
+inline constexpr T kGeluFactor = static_cast<T>(1.5957691216057307117597842397375);  // 2 sqrt(2/pi)
+template <typename T>
+inline constexpr T kGeluCubic = static_cast<T>(0.044715);
+template <typename T>
+[[gnu::always_inline]] inline T gelu_argument(T x) {
+  return kGeluFactor<T> * (x + kGeluCubic<T> * x * x * x);
 }
 
 /// Modulo 2^64: a sum that overflows is noticed elsewhere, and thrown away.

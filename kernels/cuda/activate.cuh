@@ -4,35 +4,45 @@
 
 namespace quern {
 
+// W is the type of the arithmetic: float or double.
+
 /// activation(x) and its derivative.
+template <typename W>
 struct Slope {
-  float value;
-  float derivative;
+  W value;
+  W derivative;
 };
 
-__device__ inline float sigmoid(float x) {
-  return 1.0F / (1.0F + expf(-x));
+template <typename W>
+__device__ W sigmoid(W x) {
+  return W{1} / (W{1} + exp(-x));
 }
 
-/// Beyond 100 a sigmoid or its complement is 0, and 0 times an infinite factor is not.
-__device__ inline float hold(float x) {
-  return fminf(fmaxf(x, -100.0F), 100.0F);
+/// Beyond it a sigmoid or its complement is 0, and 0 times an infinite factor is not.
+template <typename W>
+inline constexpr W kSaturation = sizeof(W) == sizeof(double) ? 710 : 100;
+
+template <typename W>
+__device__ W hold(W x) {
+  return fmin(fmax(x, -kSaturation<W>), kSaturation<W>);
 }
 
 /// 0.5 x (1 + tanh(u)) = x sigmoid(2 u), with 2 u = kGeluFactor (x + kGeluCubic x^3).
-inline constexpr float kGeluFactor = 1.5957691216057308F;  // 2 sqrt(2 / pi)
-inline constexpr float kGeluCubic = 0.044715F;
+template <typename W>
+inline constexpr W kGeluFactor = static_cast<W>(1.5957691216057308);  // 2 sqrt(2 / pi)
+template <typename W>
+inline constexpr W kGeluCubic = static_cast<W>(0.044715);
 
-template <Activation kActivation>
-__device__ Slope activate(float x) {
+template <Activation kActivation, typename W>
+__device__ Slope<W> activate(W x) {
   if constexpr (kActivation == Activation::relu) {
-    return {x < 0.0F ? 0.0F : x, x > 0.0F ? 1.0F : 0.0F};
+    return {x < W{0} ? W{0} : x, x > W{0} ? W{1} : W{0}};
   } else {
     constexpr bool kGelu = kActivation == Activation::gelu_tanh;
-    const float argument = kGelu ? kGeluFactor * (x + kGeluCubic * x * x * x) : x;
-    const float held = hold(x);
-    const float inner = kGelu ? kGeluFactor * (1.0F + 3.0F * kGeluCubic * held * held) : 1.0F;
-    const float s = sigmoid(argument);
+    const W argument = kGelu ? kGeluFactor<W> * (x + kGeluCubic<W> * x * x * x) : x;
+    const W held = hold(x);
+    const W inner = kGelu ? kGeluFactor<W> * (W{1} + W{3} * kGeluCubic<W> * held * held) : W{1};
+    const W s = sigmoid(argument);
     // sigmoid(-x) is 1 - s without its cancellation.
     return {x * s, s + held * inner * (s * sigmoid(-argument))};
   }

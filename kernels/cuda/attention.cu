@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kTileThreads) attention_kernel(const Attention
   load_tile<kKeys, kWidth>(k, k_rows, keys.begin, geometry);
   commit_copies();
   float out[kWidth / 8][4] = {};
-  SoftmaxRow rows[2];
+  SoftmaxRow<float> rows[2];
   for (int key = keys.begin; key < keys.end; key += kKeys) {
     load_tile<kKeys, kWidth>(v, v_rows, key, geometry);
     commit_copies();

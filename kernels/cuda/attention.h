@@ -18,7 +18,8 @@ struct AttentionGradientOperands {
   AttentionGradient gradient;
 };
 
-/// Attention and its gradient in plain float arithmetic: any activation type, width and alignment.
+/// Attention and its gradient without tensor cores, in float or for f64 in double: any activation
+/// type, width and alignment.
 void attend_plain(CudaContext& context, const AttentionGeometry& geometry,
                   const AttentionOperands& operands);
 void attend_back_plain(CudaContext& context, const AttentionGeometry& geometry,

@@ -60,7 +60,7 @@ __device__ void sum_weights(const AttentionGeometry& geometry, const HeadRows<co
                             int first, const T* q, T* k, float (&log2_sums)[2]) {
   const int warp_row = static_cast<int>(threadIdx.x) / 32 * kWarpRows;
   const Span keys = keys_of_queries(geometry, first, kTileRows);
-  SoftmaxRow rows[2];
+  SoftmaxRow<float> rows[2];
   for (int key = keys.begin; key < keys.end; key += kTileRows) {
     load_tile<kTileRows, kWidth>(k, k_rows, key, geometry);
     commit_copies();

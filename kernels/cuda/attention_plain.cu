@@ -18,13 +18,16 @@ struct Attention {
 
 /// A block takes a tile of queries of a head through all keys they see.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kPlainThreads, 2) attention_kernel(const Attention<T> task) {
-  constexpr int kRows = kPlainRows<kWidth>;
-  constexpr int kTile = kPlainTile<kRows>;
-  extern __shared__ float memory[];
-  float* const q = memory;
-  float* const kv = q + kTile * (kWidth + 1);  // keys, then values
-  float* const weights = kv + kTile * (kWidth + 1);
+__global__ void __launch_bounds__(PlainTile<Wide<T>, kWidth>::kThreads, 2)
+    attention_kernel(const Attention<T> task) {
+  using W = Wide<T>;
+  using Tile = PlainTile<W, kWidth>;
+  constexpr int kRows = Tile::kRows;
+  constexpr int kTile = Tile::kTile;
+  extern __shared__ __align__(16) unsigned char memory[];
+  W* const q = reinterpret_cast<W*>(memory);
+  W* const kv = q + Tile::kElems;  // keys, then values
+  W* const weights = kv + Tile::kElems;
   const AttentionGeometry& geometry = task.geometry;
   const BlockPlace place = block_place_reversed(geometry, geometry.heads, task.tiles);
   const int kv_head = place.head / (geometry.heads / geometry.kv_heads);
@@ -34,19 +37,19 @@ __global__ void __launch_bounds__(kPlainThreads, 2) attention_kernel(const Atten
   const Span keys = keys_of_queries(geometry, first, kTile);
 
   load_plain<kWidth>(q, place.rows(task.q, geometry, geometry.heads, place.head), first, geometry);
-  float out[kRows][kWidth / kPlainEdge] = {};
-  SoftmaxRow rows[kRows];
+  W out[kRows][Tile::kColumns] = {};
+  SoftmaxRow<W> rows[kRows];
   for (int key = keys.begin; key < keys.end; key += kTile) {
     load_plain<kWidth>(kv, k_rows, key, geometry);
     __syncthreads();  // keys are here
-    float scores[kRows][kRows];
+    W scores[kRows][kRows];
     multiply_plain<kWidth>(q, kv, scores);
-    score_plain(geometry, first, key, scores);
+    score_plain<kWidth>(geometry, first, key, scores);
     for (int i = 0; i < kRows; ++i) {
-      const float factor = weigh_plain(scores[i], rows[i]);
-      for (float& value : out[i]) value *= factor;
+      const W factor = weigh_plain<kWidth>(scores[i], rows[i]);
+      for (W& value : out[i]) value *= factor;
     }
-    store_weights(scores, weights);
+    store_weights<kWidth>(scores, weights);
     __syncthreads();  // keys are free
     load_plain<kWidth>(kv, v_rows, key, geometry);
     __syncthreads();  // values and weights are here
@@ -54,24 +57,24 @@ __global__ void __launch_bounds__(kPlainThreads, 2) attention_kernel(const Atten
     __syncthreads();  // values and weights are free
   }
   for (int i = 0; i < kRows; ++i) {
-    const float normaliser = 1.0F / reduce_lanes<kPlainEdge>(rows[i].sum, Sum{});
+    const W normaliser = W{1} / reduce_lanes<Tile::kEdge>(rows[i].sum, Sum{});
     store_plain<kWidth>(out[i], normaliser,
                         place.rows(task.out, geometry, geometry.heads, place.head),
-                        first + thread_y() * kRows + i, geometry);
+                        first + Tile::row(i), geometry);
   }
 }
 
 template <typename T, int kWidth>
 void launch(CudaContext& context, const AttentionGeometry& geometry,
             const AttentionOperands& operands) {
-  constexpr int kTile = kPlainTile<kPlainRows<kWidth>>;
-  constexpr std::size_t kBytes = plain_bytes<kWidth>(2);
+  using Tile = PlainTile<Wide<T>, kWidth>;
+  constexpr std::size_t kBytes = Tile::bytes(2);
   const Attention<T> task{
       geometry,           operands.q.as<T>(),   operands.k.as<T>(),
-      operands.v.as<T>(), operands.out.as<T>(), (geometry.length + kTile - 1) / kTile};
+      operands.v.as<T>(), operands.out.as<T>(), (geometry.length + Tile::kTile - 1) / Tile::kTile};
   check_cuda(allow_shared_memory(attention_kernel<T, kWidth>, kBytes), "attention");
   attention_kernel<T, kWidth><<<attention_blocks(geometry, geometry.heads, task.tiles),
-                                kPlainThreads, kBytes, context.stream>>>(task);
+                                Tile::kThreads, kBytes, context.stream>>>(task);
   check_launch("attention");
 }
 
@@ -79,10 +82,9 @@ void launch(CudaContext& context, const AttentionGeometry& geometry,
 
 void attend_plain(CudaContext& context, const AttentionGeometry& geometry,
                   const AttentionOperands& operands) {
-  with_activation(operands.q.dtype, [&]<typename T>(TypeTag<T>) {
-    if (geometry.width <= 64) return launch<T, 64>(context, geometry, operands);
-    if (geometry.width <= 128) return launch<T, 128>(context, geometry, operands);
-    launch<T, 256>(context, geometry, operands);
+  with_plain_float(operands.q.dtype, [&]<typename T>(TypeTag<T>) {
+    with_plain_width(geometry.width,
+                     [&]<int kWidth>() { launch<T, kWidth>(context, geometry, operands); });
   });
 }
 

@@ -65,27 +65,26 @@ __device__ inline Span queries_of_keys(const AttentionGeometry& geometry, int fi
   return {first, min(geometry.length - last, geometry.window) + last};
 }
 
-/// Running maximum and sum of 2^(score - maximum) of one query.
+/// Running maximum and sum of 2^(score - maximum) of one query, in float or double.
+template <typename W>
 struct SoftmaxRow {
-  float largest = -INFINITY;
-  float sum = 0.0F;
+  W largest = -INFINITY;
+  W sum = 0;
 
   /// What was summed so far has to be multiplied by the factor returned. While no key was seen the
   /// maximum is -inf, which must not meet itself in a difference.
-  __device__ float raise(float score) {
-    const float before = largest;
-    largest = fmaxf(largest, score);
-    const float factor = before == -INFINITY ? 0.0F : exp2f(before - largest);
+  __device__ W raise(W score) {
+    const W before = largest;
+    largest = fmax(largest, score);
+    const W factor = before == -INFINITY ? W{0} : exp2(before - largest);
     sum *= factor;
     return factor;
   }
 
   /// The weight of a score that is at most `largest`; -inf: not seen.
-  __device__ float weight(float score) const {
-    return score == -INFINITY ? 0.0F : exp2f(score - largest);
-  }
+  __device__ W weight(W score) const { return score == -INFINITY ? W{0} : exp2(score - largest); }
 
-  __device__ float log2_sum() const { return largest + log2f(sum); }
+  __device__ W log2_sum() const { return largest + log2(sum); }
 };
 
 /// Allows a kernel `bytes` of dynamic shared memory, above the 48 KiB that need no leave.

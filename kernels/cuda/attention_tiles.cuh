@@ -106,7 +106,7 @@ __device__ void score_tile(const AttentionGeometry& geometry, int query, int key
 /// Takes up the scores of another tile of keys: they become weights relative to the new maximum.
 /// `rows` are the lane's two; their sums are the lane's own parts. Factors: see SoftmaxRow::raise.
 template <int kKeys>
-__device__ void weigh_tile(float (&scores)[kKeys / 8][4], SoftmaxRow (&rows)[2],
+__device__ void weigh_tile(float (&scores)[kKeys / 8][4], SoftmaxRow<float> (&rows)[2],
                            float (&factors)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {

@@ -20,10 +20,10 @@ namespace {
 constexpr std::int64_t kWorkspaceBytes = 32 << 20;
 
 void expect_activation_type(DType dtype) {
-  if (dtype == DType::bf16 || dtype == DType::f16 || dtype == DType::f32) return;
+  if (is_plain_float(dtype)) return;
   throw ConfigError(
       fmt::format("device: activations of type {} are not supported by CUDA; expected "
-                  "BF16, F16 or F32",
+                  "BF16, F16, F32 or F64",
                   dtype_name(dtype)));
 }
 

@@ -15,13 +15,6 @@ namespace {
 // cuBLAS counts down columns: to it a row-major matrix is the transposed one, so that
 // c = a b becomes c^T = b^T a^T, and a value for each column of c one for each row of c^T.
 
-cudaDataType_t cuda_type(DType dtype) {
-  if (dtype == DType::bf16) return CUDA_R_16BF;
-  if (dtype == DType::f16) return CUDA_R_16F;
-  ensure(dtype == DType::f32, "a matrix of bf16, f16 or f32");
-  return CUDA_R_32F;
-}
-
 int blas_extent(std::int64_t extent) {
   ensure(extent <= std::numeric_limits<int>::max(), "matrix extents below 2^31");
   return static_cast<int>(extent);
@@ -53,18 +46,32 @@ UniqueCublas make_cublas(cudaStream_t stream, TensorView workspace) {
   return handle;
 }
 
+cudaDataType_t cuda_type(DType dtype) {
+  if (dtype == DType::bf16) return CUDA_R_16BF;
+  if (dtype == DType::f16) return CUDA_R_16F;
+  if (dtype == DType::f64) return CUDA_R_64F;
+  ensure(dtype == DType::f32, "a matrix of bf16, f16, f32 or f64");
+  return CUDA_R_32F;
+}
+
+BlasSums blas_sums(DType operands) {
+  static constexpr float kSingle[] = {0.0F, 1.0F};
+  static constexpr double kDouble[] = {0.0, 1.0};
+  if (operands == DType::f64) return {CUBLAS_COMPUTE_64F, &kDouble[0], &kDouble[1]};
+  return {CUBLAS_COMPUTE_32F, &kSingle[0], &kSingle[1]};
+}
+
 void multiply(CudaContext& context, const ProductShape& shape, ConstTensorView a, ConstTensorView b,
               TensorView c) {
   const int rows = blas_extent(shape.rows);
   const int columns = blas_extent(shape.columns);
   const int depth = blas_extent(shape.depth);
-  const float one = 1.0F;
-  const float before = shape.accumulate ? 1.0F : 0.0F;
-  const cublasStatus_t status =
-      cublasGemmEx(context.cublas, shape.transposed_b ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N,
-                   columns, rows, depth, &one, b.data, cuda_type(b.dtype),
-                   shape.transposed_b ? depth : columns, a.data, cuda_type(a.dtype), depth, &before,
-                   c.data, cuda_type(c.dtype), columns, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  const BlasSums sums = blas_sums(a.dtype);
+  const cublasStatus_t status = cublasGemmEx(
+      context.cublas, shape.transposed_b ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N, columns, rows,
+      depth, sums.one, b.data, cuda_type(b.dtype), shape.transposed_b ? depth : columns, a.data,
+      cuda_type(a.dtype), depth, shape.accumulate ? sums.one : sums.zero, c.data,
+      cuda_type(c.dtype), columns, sums.type, CUBLAS_GEMM_DEFAULT);
   check_cuda(status, "matrix product");
 }
 

@@ -24,7 +24,7 @@ struct CudaContext {
   cublasHandle_t cublas = nullptr;
   TensorView workspace;  ///< that of `cublas`, for products on `stream`
   Memory& memory;  ///< ordered by `stream`: a tensor may be dropped before its last kernel ran
-  DType activation = DType::bf16;  ///< bf16, f16 or f32
+  DType activation = DType::bf16;  ///< bf16, f16, f32 or f64
   int multiprocessors = 0;
 };
 

@@ -1,5 +1,3 @@
-#include <type_traits>
-
 #include "kernels/cuda/convert.h"
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/errors.h"
@@ -10,19 +8,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <typename To, typename From>
-__device__ To convert_element(From value) {
-  if constexpr (!std::is_same_v<From, double>) {
-    return narrow<To>(widen(value));
-  } else if constexpr (std::is_same_v<To, __half>) {
-    return __double2half(value);
-  } else if constexpr (std::is_same_v<To, __nv_bfloat16>) {
-    return __double2bfloat16(value);
-  } else {
-    return static_cast<To>(value);
-  }
-}
-
 /// A thread converts one pack.
 template <typename From, typename To>
 __global__ void __launch_bounds__(kThreads)
@@ -31,7 +16,7 @@ __global__ void __launch_bounds__(kThreads)
   if (at >= elems) return;
   const Pack<From> from = load_pack(in + at, elems - at, aligned);
   Pack<To> to;
-  for (int i = 0; i < kPack; ++i) to.at[i] = convert_element<To>(from.at[i]);
+  for (int i = 0; i < kPack; ++i) to.at[i] = narrow<To>(widen(from.at[i]));
   store_pack(to, out + at, elems - at, aligned);
 }
 

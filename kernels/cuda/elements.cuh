@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <type_traits>
 
 #include "kernels/core/error.h"
 #include "kernels/core/tensor.h"
@@ -13,6 +14,18 @@ namespace quern {
 
 // Elements of the plain float types: widened without loss, narrowed to nearest even.
 
+/// The type in which elements of type T are computed.
+template <typename T>
+using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// Wide of an activation type.
+constexpr DType wide_dtype(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+
+__device__ inline double widen(double value) {
+  return value;
+}
 __device__ inline float widen(float value) {
   return value;
 }
@@ -24,22 +37,25 @@ __device__ inline float widen(__nv_bfloat16 value) {
 }
 
 template <typename T>
-__device__ T narrow(float value);
-template <>
-__device__ inline float narrow<float>(float value) {
-  return value;
+__device__ T narrow(float value) {
+  if constexpr (std::is_same_v<T, __half>) {
+    return __float2half_rn(value);
+  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return __float2bfloat16_rn(value);
+  } else {
+    return static_cast<T>(value);
+  }
 }
-template <>
-__device__ inline __half narrow<__half>(float value) {
-  return __float2half_rn(value);
-}
-template <>
-__device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
-  return __float2bfloat16_rn(value);
-}
-template <>
-__device__ inline double narrow<double>(float value) {
-  return static_cast<double>(value);
+/// Rounds once: on the way over float there would be two roundings.
+template <typename T>
+__device__ T narrow(double value) {
+  if constexpr (std::is_same_v<T, __half>) {
+    return __double2half(value);
+  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return __double2bfloat16(value);
+  } else {
+    return static_cast<T>(value);
+  }
 }
 
 /// A type as a function argument.
@@ -65,19 +81,11 @@ void with_plain_float(DType dtype, Call call) {
   }
 }
 
-/// As with_plain_float, for the types an activation may have: f32, f16 or bf16.
+/// Calls with TypeTag<Wide<T>> of the element type T.
 template <typename Call>
-void with_activation(DType dtype, Call call) {
-  switch (dtype) {
-    case DType::f32:
-      return call(TypeTag<float>{});
-    case DType::f16:
-      return call(TypeTag<__half>{});
-    case DType::bf16:
-      return call(TypeTag<__nv_bfloat16>{});
-    default:
-      ensure(false, "an activation type: f32, f16 or bf16");
-  }
+void with_wide(DType dtype, Call call) {
+  if (wide_dtype(dtype) == DType::f64) return call(TypeTag<double>{});
+  call(TypeTag<float>{});
 }
 
 /// Consecutive elements that one thread moves at a time.

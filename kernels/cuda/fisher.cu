@@ -11,7 +11,7 @@ namespace {
 using namespace numeric;
 
 constexpr int kThreads = 256;
-constexpr std::int64_t kWorkElems = 1 << 25;  // of gradients held at a time
+constexpr std::int64_t kWorkBytes = 1 << 27;  // of gradients held at a time
 constexpr std::int64_t kPanelRows = 128;      // a panel is a multiple, for whole tiles
 constexpr std::int64_t kSequencesAtOnce = 4;  // whose squares meet before the sums are touched
 constexpr double kMostOfSequence = 0x1p62;
@@ -26,10 +26,12 @@ struct GradientSource {
   std::int64_t sequences() const { return x.shape[0] / sequence_length; }
   std::int64_t rows() const { return dy.shape[1]; }
   std::int64_t columns() const { return x.shape[1]; }
+  DType gradient_dtype() const { return wide_dtype(x.dtype); }
   /// Rows that `sequences_at_once` gradients may have.
   std::int64_t panel_rows(std::int64_t sequences_at_once) const {
+    const auto elem_bytes = static_cast<std::int64_t>(dtype_bytes(gradient_dtype()));
     const std::int64_t row_elems = std::max<std::int64_t>(1, sequences_at_once * columns());
-    const std::int64_t fit = std::max<std::int64_t>(1, kWorkElems / row_elems);
+    const std::int64_t fit = std::max<std::int64_t>(1, kWorkBytes / (row_elems * elem_bytes));
     return std::min(rows(), fit < kPanelRows ? fit : fit / kPanelRows * kPanelRows);
   }
 };
@@ -42,7 +44,7 @@ struct GradientPart {
 
 /// gradients [part.sequences, part.rows, columns]
 void form_gradients(CudaContext& context, const GradientSource& source, const GradientPart& part,
-                    float* gradients) {
+                    TensorView gradients) {
   const auto bytes = static_cast<std::int64_t>(dtype_bytes(source.x.dtype));
   const std::int64_t token = part.sequence * source.sequence_length;
   multiply_transposed(context,
@@ -73,7 +75,8 @@ struct LargestBits {
 };
 
 /// Thread x: one column; block y: rows y, y + gridDim.y, ... Squares of all sequences are summed.
-__global__ void largest_kernel(const float* gradients, GradientPart part, std::int64_t columns,
+template <typename W>
+__global__ void largest_kernel(const W* gradients, GradientPart part, std::int64_t columns,
                                double* largest) {
   const std::int64_t column = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   for (std::int64_t row = blockIdx.y; row < part.rows; row += gridDim.y) {
@@ -101,7 +104,8 @@ struct SquareSums {
 };
 
 /// Thread x: one column; block y: rows y, y + gridDim.y, ...
-__global__ void add_squares_kernel(const float* gradients, GradientPart part, std::int64_t columns,
+template <typename W>
+__global__ void add_squares_kernel(const W* gradients, GradientPart part, std::int64_t columns,
                                    SquareSums out) {
   const std::int64_t column = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   unsigned refused = 0;
@@ -158,9 +162,9 @@ __global__ void scale_kernel(const T* x, const T* dy, std::int64_t width, std::i
     sum += gradient * gradient;
   }
   const double mean = block_sum(sum) / static_cast<double>(outputs);
-  const auto factor = static_cast<float>(sqrt(mean));
+  const auto factor = static_cast<Wide<T>>(sqrt(mean));
   for (std::int64_t i = threadIdx.x; i < width; i += kThreads) {
-    out[token * width + i] = narrow<T>(to_float(x[token * width + i]) * factor);
+    out[token * width + i] = narrow<T>(widen(x[token * width + i]) * factor);
   }
 }
 
@@ -176,12 +180,15 @@ void CudaStatisticsOps::do_choose_fisher_exponents(ConstTensorView x, ConstTenso
   context_.memory.clear(largest.view());
   if (sequences > 0 && source.columns() > 0) {
     const std::int64_t panel = source.panel_rows(sequences);
-    Tensor work = context_.memory.allocate(DType::f32, {sequences, panel, source.columns()});
+    Tensor work =
+        context_.memory.allocate(source.gradient_dtype(), {sequences, panel, source.columns()});
     for (std::int64_t row = 0; row < source.rows(); row += panel) {
       const GradientPart part{row, std::min(panel, source.rows() - row), 0, sequences};
-      form_gradients(context_, source, part, work.view().as<float>());
-      largest_kernel<<<grid_of(part, source.columns()), kThreads, 0, context_.stream>>>(
-          work.view().as<float>(), part, source.columns(), largest.view().as<double>());
+      form_gradients(context_, source, part, work.view());
+      with_wide(work.dtype(), [&]<typename W>(TypeTag<W>) {
+        largest_kernel<<<grid_of(part, source.columns()), kThreads, 0, context_.stream>>>(
+            work.view().as<W>(), part, source.columns(), largest.view().as<double>());
+      });
       check_launch("choose_fisher_exponents");
     }
   }
@@ -197,7 +204,8 @@ void CudaStatisticsOps::do_accumulate_fisher(ConstTensorView x, ConstTensorView 
   const GradientSource source{x, dy, cut.sequence_length};
   const std::int64_t at_once = std::min(kSequencesAtOnce, source.sequences());
   const std::int64_t panel = source.panel_rows(at_once);
-  Tensor work = context_.memory.allocate(DType::f32, {at_once, panel, source.columns()});
+  Tensor work =
+      context_.memory.allocate(source.gradient_dtype(), {at_once, panel, source.columns()});
   Tensor bursts = context_.memory.allocate(DType::i64, {source.sequences(), source.rows()});
   context_.memory.clear(bursts.view());
   auto* overflow = fisher.overflow.as<std::int64_t>();
@@ -211,9 +219,11 @@ void CudaStatisticsOps::do_accumulate_fisher(ConstTensorView x, ConstTensorView 
     for (std::int64_t s = 0; s < source.sequences(); s += at_once) {
       const GradientPart part{row, std::min(panel, source.rows() - row), s,
                               std::min(at_once, source.sequences() - s)};
-      form_gradients(context_, source, part, work.view().as<float>());
-      add_squares_kernel<<<grid_of(part, source.columns()), kThreads, 0, context_.stream>>>(
-          work.view().as<float>(), part, source.columns(), sums);
+      form_gradients(context_, source, part, work.view());
+      with_wide(work.dtype(), [&]<typename W>(TypeTag<W>) {
+        add_squares_kernel<<<grid_of(part, source.columns()), kThreads, 0, context_.stream>>>(
+            work.view().as<W>(), part, source.columns(), sums);
+      });
       check_launch("accumulate_fisher");
     }
   }

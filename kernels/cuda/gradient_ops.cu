@@ -16,7 +16,7 @@ constexpr int kStep = kThreads * kPack;  // elements that a block takes at a tim
 template <typename T>
 struct NormGradient {
   const T* x;
-  const float* weight;
+  const Wide<T>* weight;
   const T* dy;
   T* dx;
   std::int64_t width;
@@ -27,27 +27,28 @@ struct NormGradient {
 /// A block takes one row, a thread every kThreads-th pack of it.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) rms_norm_gradient_kernel(const NormGradient<T> task) {
+  using W = Wide<T>;
   const std::int64_t row = blockIdx.x * task.width;
-  float squares = 0.0F;
-  float product = 0.0F;
+  W squares = 0;
+  W product = 0;
   for (std::int64_t at = threadIdx.x * kPack; at < task.width; at += kStep) {
     const std::int64_t left = task.width - at;
     const Pack<T> x = load_pack(task.x + row + at, left, task.aligned);
     const Pack<T> dy = load_pack(task.dy + row + at, left, task.aligned);
-    const Pack<float> weight = load_pack(task.weight + at, left, task.aligned);
+    const Pack<W> weight = load_pack(task.weight + at, left, task.aligned);
     for (int i = 0; i < kPack; ++i) {
       squares += widen(x.at[i]) * widen(x.at[i]);
       product += widen(dy.at[i]) * weight.at[i] * widen(x.at[i]);
     }
   }
-  const auto width = static_cast<float>(task.width);
-  const float inverse = 1.0F / sqrtf(reduce_block(squares, Sum{}) / width + task.epsilon);
-  const float pull = inverse * inverse * (reduce_block(product, Sum{}) / width);
+  const auto width = static_cast<W>(task.width);
+  const W inverse = W{1} / sqrt(reduce_block(squares, Sum{}) / width + task.epsilon);
+  const W pull = inverse * inverse * (reduce_block(product, Sum{}) / width);
   for (std::int64_t at = threadIdx.x * kPack; at < task.width; at += kStep) {
     const std::int64_t left = task.width - at;
     const Pack<T> x = load_pack(task.x + row + at, left, task.aligned);
     Pack<T> dy = load_pack(task.dy + row + at, left, task.aligned);
-    const Pack<float> weight = load_pack(task.weight + at, left, task.aligned);
+    const Pack<W> weight = load_pack(task.weight + at, left, task.aligned);
     for (int i = 0; i < kPack; ++i) {
       dy.at[i] = narrow<T>(inverse * (widen(dy.at[i]) * weight.at[i] - widen(x.at[i]) * pull));
     }
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(kThreads) gate_gradient_kernel(const GateGradi
   Pack<T> up = load_pack(task.up + at, left, task.aligned);
   const Pack<T> dh = load_pack(task.dh + at, left, task.aligned);
   for (int i = 0; i < kPack; ++i) {
-    const Slope slope = activate<kActivation>(widen(gate.at[i]));
+    const Slope<Wide<T>> slope = activate<kActivation>(widen(gate.at[i]));
     gate.at[i] = narrow<T>(widen(dh.at[i]) * widen(up.at[i]) * slope.derivative);
     up.at[i] = narrow<T>(widen(dh.at[i]) * slope.value);
   }
@@ -93,18 +94,18 @@ __global__ void __launch_bounds__(kThreads)
     for (std::int64_t i = threadIdx.x; i < words; i += kThreads) row[i] = narrow<T>(0.0F);
     return;
   }
-  float largest = widen(row[0]);
+  Wide<T> largest = widen(row[0]);
   for (std::int64_t i = threadIdx.x; i < words; i += kThreads) {
-    largest = fmaxf(largest, widen(row[i]));
+    largest = fmax(largest, widen(row[i]));
   }
   largest = reduce_block(largest, Largest{});
-  float sum = 0.0F;
+  Wide<T> sum = 0;
   for (std::int64_t i = threadIdx.x; i < words; i += kThreads) {
-    sum += expf(widen(row[i]) - largest);
+    sum += exp(widen(row[i]) - largest);
   }
-  const float factor = scale / reduce_block(sum, Sum{});
+  const Wide<T> factor = scale / reduce_block(sum, Sum{});
   for (std::int64_t i = threadIdx.x; i < words; i += kThreads) {
-    const float part = expf(widen(row[i]) - largest) * factor;
+    const Wide<T> part = exp(widen(row[i]) - largest) * factor;
     row[i] = narrow<T>(i == target ? part - scale : part);
   }
 }
@@ -118,12 +119,12 @@ std::unique_ptr<GradientOps> make_cuda_gradient_ops(CudaContext& context) {
 void CudaGradientOps::do_rms_norm(ConstTensorView x, ConstTensorView weight, float epsilon,
                                   ConstTensorView dy, TensorView dx) {
   expect_activation(context_, "gradient of rms_norm", {x, dy, dx});
-  const Converted scales(context_, weight, DType::f32);
+  const Converted scales(context_, weight, wide_dtype(x.dtype));
   const bool aligned =
       x.shape[1] % kPack == 0 && packs_aligned({x.data, dy.data, dx.data, scales.view().data});
-  with_activation(x.dtype, [&]<typename T>(TypeTag<T>) {
+  with_plain_float(x.dtype, [&]<typename T>(TypeTag<T>) {
     const NormGradient<T> task{.x = x.as<T>(),
-                               .weight = scales.view().as<float>(),
+                               .weight = scales.view().as<Wide<T>>(),
                                .dy = dy.as<T>(),
                                .dx = dx.as<T>(),
                                .width = x.shape[1],
@@ -143,7 +144,7 @@ void CudaGradientOps::do_gated_activation(TensorView gate, TensorView up, ConstT
                                           Activation activation) {
   expect_activation(context_, "gradient of gated_activation", {gate, up, dh});
   const bool aligned = packs_aligned({gate.data, up.data, dh.data});
-  with_activation(gate.dtype, [&]<typename T>(TypeTag<T>) {
+  with_plain_float(gate.dtype, [&]<typename T>(TypeTag<T>) {
     with_activation_function(activation, [&]<Activation kActivation>() {
       const GateGradient<T> task{gate.as<T>(), up.as<T>(), dh.as<T>(), gate.elems(), aligned};
       gate_gradient_kernel<T, kActivation>
@@ -157,7 +158,7 @@ void CudaGradientOps::do_token_nll(TensorView logits, ConstTensorView targets, f
   if (logits.dtype != DType::f32) {
     expect_activation(context_, "gradient of token_nll", {logits});
   }
-  with_activation(logits.dtype, [&]<typename T>(TypeTag<T>) {
+  with_plain_float(logits.dtype, [&]<typename T>(TypeTag<T>) {
     token_nll_gradient_kernel<T><<<block_count(logits.shape[0], 1), kThreads, 0, context_.stream>>>(
         logits.as<T>(), targets.as<std::int32_t>(), logits.shape[1], scale);
   });

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <type_traits>
 
 #include "kernels/core/fingerprint.h"
 #include "kernels/cuda/activate.cuh"
@@ -25,11 +24,7 @@ __global__ void __launch_bounds__(kThreads)
   int found = 0;
   for (std::int64_t at = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; at < elems;
        at += std::int64_t{gridDim.x} * kThreads) {
-    if constexpr (std::is_same_v<T, double>) {
-      found += isfinite(x[at]) ? 0 : 1;
-    } else {
-      found += isfinite(widen(x[at])) ? 0 : 1;
-    }
+    found += isfinite(widen(x[at])) ? 0 : 1;
   }
   found = reduce_block(found, Sum{});
   if (threadIdx.x == 0 && found > 0) atomicAdd(count, static_cast<unsigned long long>(found));
@@ -54,16 +49,13 @@ __global__ void __launch_bounds__(kThreads)
   const From* from = table + ids[blockIdx.x] * width;
   T* to = out + blockIdx.x * width;
   for (std::int64_t i = threadIdx.x; i < width; i += kThreads) {
-    if constexpr (std::is_same_v<From, double>) {
-      to[i] = narrow<T>(static_cast<float>(from[i]));
-    } else {
-      to[i] = narrow<T>(widen(from[i]));
-    }
+    to[i] = narrow<T>(static_cast<Wide<T>>(widen(from[i])));
   }
 }
 
+template <typename W>
 struct NormRows {
-  const float* weight;
+  const W* weight;
   std::int64_t width;
   float epsilon;
   bool aligned;
@@ -72,20 +64,21 @@ struct NormRows {
 /// A block norms one row; a thread takes every kThreads-th pack.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    rms_norm_kernel(const T* x, const NormRows rows, T* out) {
+    rms_norm_kernel(const T* x, const NormRows<Wide<T>> rows, T* out) {
+  using W = Wide<T>;
   const T* from = x + blockIdx.x * rows.width;
   T* to = out + blockIdx.x * rows.width;
-  float squares = 0.0F;
+  W squares = 0;
   for (std::int64_t at = threadIdx.x * kPack; at < rows.width; at += kStep) {
     const Pack<T> pack = load_pack(from + at, rows.width - at, rows.aligned);
     for (int i = 0; i < kPack; ++i) squares += widen(pack.at[i]) * widen(pack.at[i]);
   }
-  const float mean = reduce_block(squares, Sum{}) / static_cast<float>(rows.width);
-  const float inverse = 1.0F / sqrtf(mean + rows.epsilon);
+  const W mean = reduce_block(squares, Sum{}) / static_cast<W>(rows.width);
+  const W inverse = W{1} / sqrt(mean + rows.epsilon);
   for (std::int64_t at = threadIdx.x * kPack; at < rows.width; at += kStep) {
     const std::int64_t left = rows.width - at;
     Pack<T> pack = load_pack(from + at, left, rows.aligned);
-    const Pack<float> weight = load_pack(rows.weight + at, left, rows.aligned);
+    const Pack<W> weight = load_pack(rows.weight + at, left, rows.aligned);
     for (int i = 0; i < kPack; ++i) {
       pack.at[i] = narrow<T>(widen(pack.at[i]) * inverse * weight.at[i]);
     }
@@ -102,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
   Pack<T> product = load_pack(gate + at, elems - at, aligned);
   const Pack<T> factor = load_pack(up + at, elems - at, aligned);
   for (int i = 0; i < kPack; ++i) {
-    const float value = activate<kActivation>(widen(product.at[i])).value;
+    const Wide<T> value = activate<kActivation>(widen(product.at[i])).value;
     product.at[i] = narrow<T>(value * widen(factor.at[i]));
   }
   store_pack(product, gate + at, elems - at, aligned);
@@ -132,17 +125,18 @@ __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x == 0) nll[blockIdx.x] = 0.0F;
     return;
   }
-  float largest = widen(row[0]);
+  Wide<T> largest = widen(row[0]);
   for (std::int64_t i = threadIdx.x; i < words; i += kThreads) {
-    largest = fmaxf(largest, widen(row[i]));
+    largest = fmax(largest, widen(row[i]));
   }
   largest = reduce_block(largest, Largest{});
-  float sum = 0.0F;
+  Wide<T> sum = 0;
   for (std::int64_t i = threadIdx.x; i < words; i += kThreads) {
-    sum += expf(widen(row[i]) - largest);
+    sum += exp(widen(row[i]) - largest);
   }
   sum = reduce_block(sum, Sum{});
-  if (threadIdx.x == 0) nll[blockIdx.x] = logf(sum) + (largest - widen(row[target]));
+  if (threadIdx.x != 0) return;
+  nll[blockIdx.x] = narrow<float>(log(sum) + (largest - widen(row[target])));
 }
 
 }  // namespace
@@ -176,7 +170,7 @@ void CudaLayerOps::do_fingerprint(ConstTensorView x, TensorView out) {
 void CudaLayerOps::do_embed(ConstTensorView table, ConstTensorView ids, TensorView out) {
   expect_activation(context_, "embed", {out});
   with_plain_float(table.dtype, [&]<typename From>(TypeTag<From>) {
-    with_activation(out.dtype, [&]<typename T>(TypeTag<T>) {
+    with_plain_float(out.dtype, [&]<typename T>(TypeTag<T>) {
       embed_kernel<From, T><<<block_count(ids.elems(), 1), kThreads, 0, context_.stream>>>(
           table.as<From>(), ids.as<std::int32_t>(), table.shape[1], out.as<T>());
     });
@@ -187,13 +181,11 @@ void CudaLayerOps::do_embed(ConstTensorView table, ConstTensorView ids, TensorVi
 void CudaLayerOps::do_rms_norm(ConstTensorView x, ConstTensorView weight, float epsilon,
                                TensorView out) {
   expect_activation(context_, "rms_norm", {x, out});
-  const Converted scales(context_, weight, DType::f32);
-  const NormRows rows{
-      .weight = scales.view().as<float>(),
-      .width = x.shape[1],
-      .epsilon = epsilon,
-      .aligned = x.shape[1] % kPack == 0 && packs_aligned({x.data, out.data, scales.view().data})};
-  with_activation(x.dtype, [&]<typename T>(TypeTag<T>) {
+  const Converted scales(context_, weight, wide_dtype(x.dtype));
+  const bool aligned =
+      x.shape[1] % kPack == 0 && packs_aligned({x.data, out.data, scales.view().data});
+  with_plain_float(x.dtype, [&]<typename T>(TypeTag<T>) {
+    const NormRows<Wide<T>> rows{scales.view().as<Wide<T>>(), x.shape[1], epsilon, aligned};
     rms_norm_kernel<T><<<block_count(x.shape[0], 1), kThreads, 0, context_.stream>>>(
         x.as<T>(), rows, out.as<T>());
   });
@@ -209,7 +201,7 @@ void CudaLayerOps::do_gated_activation(TensorView gate, ConstTensorView up, Acti
   expect_activation(context_, "gated_activation", {gate, up});
   const std::int64_t elems = gate.elems();
   const bool aligned = packs_aligned({gate.data, up.data});
-  with_activation(gate.dtype, [&]<typename T>(TypeTag<T>) {
+  with_plain_float(gate.dtype, [&]<typename T>(TypeTag<T>) {
     with_activation_function(activation, [&]<Activation kActivation>() {
       gate_kernel<T, kActivation><<<block_count(elems, kStep), kThreads, 0, context_.stream>>>(
           gate.as<T>(), up.as<T>(), elems, aligned);
@@ -222,7 +214,7 @@ void CudaLayerOps::do_add(TensorView x, ConstTensorView delta) {
   expect_activation(context_, "add", {x, delta});
   const std::int64_t elems = x.elems();
   const bool aligned = packs_aligned({x.data, delta.data});
-  with_activation(x.dtype, [&]<typename T>(TypeTag<T>) {
+  with_plain_float(x.dtype, [&]<typename T>(TypeTag<T>) {
     add_kernel<T><<<block_count(elems, kStep), kThreads, 0, context_.stream>>>(
         x.as<T>(), delta.as<T>(), elems, aligned);
   });
@@ -232,7 +224,7 @@ void CudaLayerOps::do_add(TensorView x, ConstTensorView delta) {
 void CudaLayerOps::do_token_nll(ConstTensorView logits, ConstTensorView targets, TensorView nll) {
   // A product may leave its sums as they are: logits are often wanted in f32.
   if (logits.dtype != DType::f32) expect_activation(context_, "token_nll", {logits});
-  with_activation(logits.dtype, [&]<typename T>(TypeTag<T>) {
+  with_plain_float(logits.dtype, [&]<typename T>(TypeTag<T>) {
     token_nll_kernel<T><<<block_count(logits.shape[0], 1), kThreads, 0, context_.stream>>>(
         logits.as<T>(), targets.as<std::int32_t>(), logits.shape[1], nll.as<float>());
   });

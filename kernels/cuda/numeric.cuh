@@ -12,20 +12,14 @@ namespace quern::gpu::numeric {
 
 inline constexpr int kWarp = 32;
 
-__device__ inline double to_double(double x) {
-  return x;
-}
 template <typename T>
 __device__ inline double to_double(T x) {
   return static_cast<double>(widen(x));
 }
 
-__device__ inline float to_float(double x) {
-  return static_cast<float>(x);
-}
 template <typename T>
 __device__ inline float to_float(T x) {
-  return widen(x);
+  return static_cast<float>(widen(x));
 }
 
 /// Every lane gets the sum over its warp.

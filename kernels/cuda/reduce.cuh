@@ -13,7 +13,10 @@ struct Sum {
 
 /// NaN counts as the smallest value.
 struct Largest {
-  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
+  template <typename T>
+  __device__ T operator()(T a, T b) const {
+    return fmax(a, b);
+  }
 };
 
 /// Over groups of kLanes neighbouring lanes, a power of two; every lane gets the same bits.

@@ -36,11 +36,12 @@ __global__ void __launch_bounds__(kThreads)
   Pack<T> low = load_pack(place, left, aligned);
   Pack<T> high = load_pack(place + rotation.half, left, aligned);
   for (int i = 0; i < kPack; ++i) {
-    const float a = widen(low.at[i]);
-    const float b = widen(high.at[i]);
-    const float sine = rotation.sign * sines.at[i];
-    low.at[i] = narrow<T>(a * cosines.at[i] - b * sine);
-    high.at[i] = narrow<T>(b * cosines.at[i] + a * sine);
+    const Wide<T> a = widen(low.at[i]);
+    const Wide<T> b = widen(high.at[i]);
+    const Wide<T> cosine = cosines.at[i];
+    const Wide<T> sine = rotation.sign * sines.at[i];
+    low.at[i] = narrow<T>(a * cosine - b * sine);
+    high.at[i] = narrow<T>(b * cosine + a * sine);
   }
   store_pack(low, place, left, aligned);
   store_pack(high, place + rotation.half, left, aligned);
@@ -59,7 +60,7 @@ void rotate_heads(CudaContext& context, TensorView x, ConstTensorView table, std
                           .sign = turn == Turn::forward ? 1.0F : -1.0F,
                           .aligned = half % kPack == 0 && packs_aligned({x.data, table.data})};
   const std::int64_t tasks = x.shape[0] * rotation.heads * rotation.packs;
-  with_activation(x.dtype, [&]<typename T>(TypeTag<T>) {
+  with_plain_float(x.dtype, [&]<typename T>(TypeTag<T>) {
     rotate_kernel<T>
         <<<block_count(tasks, kThreads), kThreads, 0, context.stream>>>(x.as<T>(), rotation, tasks);
   });

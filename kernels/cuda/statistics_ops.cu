@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/cuda/blas.h"
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/exponents.h"
 #include "kernels/cuda/numeric.cuh"
@@ -10,17 +11,12 @@ namespace {
 
 using namespace numeric;
 
-constexpr std::int64_t kTile = 1024;          // edge of the part of X^T X that is formed at once
-constexpr std::int64_t kWorkElems = 8 << 20;  // products that meet the sums in the L2 cache
+constexpr std::int64_t kTile = 1024;           // edge of the part of X^T X that is formed at once
+constexpr std::int64_t kWorkBytes = 32 << 20;  // of products that meet the sums in the L2 cache
 constexpr std::int64_t kChunkRowsOf16Bit = 2048;  // deep enough to keep the tensor cores busy
 constexpr int kThreads = 256;
 constexpr int kRowsOfBlock = 8;
 constexpr int kEnergyRows = 32;
-
-cudaDataType_t cuda_type(DType dtype) {
-  if (dtype == DType::bf16) return CUDA_R_16BF;
-  return dtype == DType::f16 ? CUDA_R_16F : CUDA_R_32F;
-}
 
 /// Block of 32 columns; thread (i, j) sums column i over tokens j, j + 32, ...
 template <typename T>
@@ -43,9 +39,8 @@ __global__ void energies_kernel(const T* x, std::int64_t tokens, std::int64_t ch
   energies[column] = total;
 }
 
-/// The products of some chunks of tokens on one tile of the upper triangle.
+/// Some chunks of tokens on one tile of the upper triangle.
 struct GramTile {
-  const float* products;  ///< [chunks, rows, columns]
   std::int64_t chunks;
   std::int64_t row, rows;
   std::int64_t column, columns;
@@ -56,8 +51,10 @@ struct GramTile {
   std::int64_t* overflow;
 };
 
-/// Thread x: one column of the tile; block y: kRowsOfBlock of its rows.
-__global__ void add_tile_kernel(GramTile tile) {
+/// Thread x: one column of the tile; block y: kRowsOfBlock of its rows. products [chunks, rows,
+/// columns]
+template <typename W>
+__global__ void add_tile_kernel(const W* products, GramTile tile) {
   const std::int64_t across = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const std::int64_t j = tile.column + across;
   const std::int64_t end = min((std::int64_t{blockIdx.y} + 1) * kRowsOfBlock, tile.rows);
@@ -69,11 +66,11 @@ __global__ void add_tile_kernel(GramTile tile) {
       const std::int64_t i = tile.row + down;
       if (j < i) break;
       const double row_scale = power_of_two(tile.exponents[i]);
-      const float* products = tile.products + down * tile.columns + across;
+      const W* entries = products + down * tile.columns + across;
       std::int64_t sum = 0;
       for (std::int64_t chunk = 0; chunk < tile.chunks; ++chunk) {
         const double scaled =
-            static_cast<double>(products[chunk * elems]) * row_scale * column_scale;
+            static_cast<double>(entries[chunk * elems]) * row_scale * column_scale;
         const bool fits = fabs(scaled) < tile.limit;
         refused += fits ? 0 : 1;
         sum += fits ? __double2ll_rn(scaled) : 0;
@@ -94,7 +91,7 @@ __global__ void diagonal_kernel(const std::int64_t* sums, const std::int32_t* ex
 }
 
 std::int64_t chunk_rows(DType dtype) {
-  return dtype == DType::f32 ? StatisticsOps::gram_chunk_rows : kChunkRowsOf16Bit;
+  return dtype_bytes(dtype) == 2 ? kChunkRowsOf16Bit : StatisticsOps::gram_chunk_rows;
 }
 
 /// Chunks of equal length that are added together.
@@ -114,7 +111,7 @@ ChunkRun next_run(std::int64_t begin, std::int64_t tokens, std::int64_t rows,
 
 /// Forms and adds the tile's products of one run of chunks.
 void add_run(CudaContext& context, ConstTensorView x, const ChunkRun& run, const GramTile& tile,
-             float* products) {
+             TensorView products) {
   const auto bytes = static_cast<std::int64_t>(dtype_bytes(x.dtype));
   const std::byte* first = x.data + run.begin * tile.channels * bytes;
   multiply_transposed(context,
@@ -131,25 +128,28 @@ void add_run(CudaContext& context, ConstTensorView x, const ChunkRun& run, const
                        .batch = run.count},
                       products);
   const dim3 grid(block_count(tile.columns, kThreads), block_count(tile.rows, kRowsOfBlock));
-  add_tile_kernel<<<grid, kThreads, 0, context.stream>>>(tile);
+  with_wide(products.dtype, [&]<typename W>(TypeTag<W>) {
+    add_tile_kernel<<<grid, kThreads, 0, context.stream>>>(products.as<W>(), tile);
+  });
   check_launch("accumulate_gram");
 }
 
 }  // namespace
 
-void multiply_transposed(CudaContext& context, const TransposedProduct& product, float* c) {
-  const float one = 1.0F;
-  const float zero = 0.0F;
+void multiply_transposed(CudaContext& context, const TransposedProduct& product, TensorView c) {
+  ensure(c.dtype == wide_dtype(product.dtype), "products of the type that they are summed in");
+  const BlasSums sums = blas_sums(product.dtype);
   const cudaDataType_t type = cuda_type(product.dtype);
   // cuBLAS counts down columns: it sees the operands transposed and forms c^T = b^T a.
-  check_cuda(cublasGemmStridedBatchedEx(
-                 context.cublas, CUBLAS_OP_N, CUBLAS_OP_T, static_cast<int>(product.columns),
-                 static_cast<int>(product.rows), static_cast<int>(product.depth), &one, product.b,
-                 type, static_cast<int>(product.b_row), product.b_batch, product.a, type,
-                 static_cast<int>(product.a_row), product.a_batch, &zero, c, CUDA_R_32F,
-                 static_cast<int>(product.columns), product.rows * product.columns,
-                 static_cast<int>(product.batch), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-             "statistics product");
+  check_cuda(
+      cublasGemmStridedBatchedEx(
+          context.cublas, CUBLAS_OP_N, CUBLAS_OP_T, static_cast<int>(product.columns),
+          static_cast<int>(product.rows), static_cast<int>(product.depth), sums.one, product.b,
+          type, static_cast<int>(product.b_row), product.b_batch, product.a, type,
+          static_cast<int>(product.a_row), product.a_batch, sums.zero, c.data, cuda_type(c.dtype),
+          static_cast<int>(product.columns), product.rows * product.columns,
+          static_cast<int>(product.batch), sums.type, CUBLAS_GEMM_DEFAULT),
+      "statistics product");
 }
 
 void CudaStatisticsOps::do_choose_gram_exponents(ConstTensorView x, std::int64_t total_tokens,
@@ -169,13 +169,13 @@ void CudaStatisticsOps::do_choose_gram_exponents(ConstTensorView x, std::int64_t
   fill_exponents(context_, sums, {growth, 62 - headroom_bits, true}, exponents);
 }
 
-float* CudaStatisticsOps::tile_products(std::int64_t elems) {
+TensorView CudaStatisticsOps::tile_products(std::int64_t elems) {
   if (products_.shape().elems() < elems) {
-    products_ = context_.memory.allocate(DType::f32, {elems});
+    products_ = context_.memory.allocate(wide_dtype(context_.activation), {elems});
     // cuBLAS writes them in bulk, which compute-sanitizer's initcheck does not see.
     context_.memory.clear(products_.view());
   }
-  return products_.view().as<float>();
+  return products_.view();
 }
 
 void CudaStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total_tokens,
@@ -185,9 +185,10 @@ void CudaStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total
   const std::int64_t channels = x.shape[1];
   const std::int64_t edge = std::min(kTile, channels);
   const std::int64_t rows = chunk_rows(x.dtype);
-  const std::int64_t fit = std::max<std::int64_t>(1, kWorkElems / (edge * edge));
+  const auto bytes = static_cast<std::int64_t>(dtype_bytes(wide_dtype(x.dtype)));
+  const std::int64_t fit = std::max<std::int64_t>(1, kWorkBytes / (edge * edge * bytes));
   const std::int64_t at_once = std::min(fit, (tokens + rows - 1) / rows);
-  float* products = tile_products(at_once * edge * edge);
+  const TensorView products = tile_products(at_once * edge * edge);
   for (std::int64_t begin = 0; begin < tokens;) {
     const ChunkRun run = next_run(begin, tokens, rows, at_once);
     const double share =
@@ -195,8 +196,7 @@ void CudaStatisticsOps::do_accumulate_gram(ConstTensorView x, std::int64_t total
     for (std::int64_t row = 0; row < channels; row += edge) {
       for (std::int64_t column = row; column < channels; column += edge) {
         add_run(context_, x, run,
-                {.products = products,
-                 .chunks = run.count,
+                {.chunks = run.count,
                  .row = row,
                  .rows = std::min(edge, channels - row),
                  .column = column,

@@ -5,7 +5,8 @@
 namespace quern::gpu {
 
 /// Statistics of activations of the backend's type. Products on tensor cores with float32 sums
-/// (float32 operands without TF32); everything after them as on the CPU.
+/// (float32 operands without TF32), of float64 activations in float64; everything after them as on
+/// the CPU.
 class CudaStatisticsOps final : public StatisticsOps {
  public:
   explicit CudaStatisticsOps(CudaContext& context) : context_(context) {}
@@ -23,17 +24,18 @@ class CudaStatisticsOps final : public StatisticsOps {
   void do_fisher_values(const FisherView& fisher, TensorView out) override;
   void do_scale_by_gradient(ConstTensorView x, ConstTensorView dy, TensorView out) override;
 
-  float* tile_products(std::int64_t elems);
+  TensorView tile_products(std::int64_t elems);
 
   CudaContext& context_;
-  Tensor products_;  ///< of X^T X on one tile at a time, f32; kept from call to call
+  Tensor products_;  ///< of X^T X on one tile at a time; kept from call to call
 };
 
 /// StatisticsOps::gram_diagonal.
 void read_gram_diagonal(CudaContext& context, const GramView& gram, TensorView out);
 
 /// `batch` products c_b [rows, columns] = a_b^T b_b of row-major operands a_b [depth, rows] and
-/// b_b [depth, columns] of one activation type; strides in elements. c is f32, its rows packed.
+/// b_b [depth, columns] of one activation type; strides in elements. c is f64 if they are, else
+/// f32; its rows are packed.
 struct TransposedProduct {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
@@ -48,7 +50,7 @@ struct TransposedProduct {
   std::int64_t batch = 1;
 };
 
-/// c_b follow one another. Sums in float32, never TF32. Asynchronous.
-void multiply_transposed(CudaContext& context, const TransposedProduct& product, float* c);
+/// c_b follow one another from the beginning of c. Sums in c's type, never TF32. Asynchronous.
+void multiply_transposed(CudaContext& context, const TransposedProduct& product, TensorView c);
 
 }  // namespace quern::gpu

@@ -153,12 +153,10 @@ void check_rule(const QuantizeRule& rule, const Places& places, const std::strin
 void check_device(const RunFile& run, const Places& places) {
   const std::string key = "run.activation_type";
   const ActivationType type = run.run.activation_type;
-  if (run.run.device != Device::cpu || type == ActivationType::automatic ||
-      type == ActivationType::float32) {
-    return;
-  }
-  fail(place_of(places, key), key, "run.device cpu computes in float32", "auto or float32",
-       "remove it, or choose another device");
+  const bool has_16_bits = type == ActivationType::bfloat16 || type == ActivationType::float16;
+  if (run.run.device != Device::cpu || !has_16_bits) return;
+  fail(place_of(places, key), key, "run.device cpu does not compute in 16 bits",
+       "auto, float32 or float64", "remove it, or choose another device");
 }
 
 }  // namespace

@@ -40,8 +40,8 @@ inline constexpr std::array<std::string_view, 3> kNames<BosPolicy>{"auto", "alwa
 template <>
 inline constexpr std::array<std::string_view, 3> kNames<Device>{"auto", "cpu", "cuda"};
 template <>
-inline constexpr std::array<std::string_view, 4> kNames<ActivationType>{"auto", "float32",
-                                                                        "bfloat16", "float16"};
+inline constexpr std::array<std::string_view, 5> kNames<ActivationType>{
+    "auto", "float64", "float32", "bfloat16", "float16"};
 template <>
 inline constexpr std::array<std::string_view, 4> kNames<LogLevel>{"debug", "info", "warning",
                                                                   "error"};

@@ -190,33 +190,34 @@ Fields evaluate_fields() {
 }
 
 Fields run_fields() {
-  return {row<RunFile>(
-              "run.directory", path(), "Folder of the run's state, for resume and report", kNeeded,
-              [](auto& run) -> auto& { return run.run.directory; }),
-          row<RunFile>(
-              "run.device", choice(kNames<Device>),
-              "Where to compute; auto: a GPU for each rank if there are any, else the CPU", kFree,
-              [](auto& run) -> auto& { return run.run.device; }),
-          row<RunFile>(
-              "run.activation_type", choice(kNames<ActivationType>),
-              "Precision of weights and activations on a GPU; auto: the model's. The CPU computes "
-              "in float32",
-              kFree, [](auto& run) -> auto& { return run.run.activation_type; }),
-          row<RunFile>(
-              "run.gpu_memory", byte_size(0, kExact),
-              "Memory a rank may take of its GPU; 0: what is free at the start", kFree,
-              [](auto& run) -> auto& { return run.run.gpu_memory_bytes; }),
-          row<RunFile>(
-              "run.resume", choice(kNames<Resume>),
-              "Continue what the directory holds: if it fits, always, or never", kFree,
-              [](auto& run) -> auto& { return run.run.resume; }),
-          row<RunFile>(
-              "run.threads", integer(0, 4096), "Threads per rank; 0: an equal share", kFree,
-              [](auto& run) -> auto& { return run.run.threads; }),
-          row<RunFile>(
-              "run.save_activations", integer(0, 10'000),
-              "Keep the inputs of every n-th layer for a faster resume; 0: never", kFree,
-              [](auto& run) -> auto& { return run.run.save_activations; })};
+  return {
+      row<RunFile>(
+          "run.directory", path(), "Folder of the run's state, for resume and report", kNeeded,
+          [](auto& run) -> auto& { return run.run.directory; }),
+      row<RunFile>(
+          "run.device", choice(kNames<Device>),
+          "Where to compute; auto: a GPU for each rank if there are any, else the CPU", kFree,
+          [](auto& run) -> auto& { return run.run.device; }),
+      row<RunFile>(
+          "run.activation_type", choice(kNames<ActivationType>),
+          "Precision of weights and activations; auto: the model's on a GPU, float32 on the CPU; "
+          "float64, slower: processors and GPUs of any kind choose the same codes",
+          kFree, [](auto& run) -> auto& { return run.run.activation_type; }),
+      row<RunFile>(
+          "run.gpu_memory", byte_size(0, kExact),
+          "Memory a rank may take of its GPU; 0: what is free at the start", kFree,
+          [](auto& run) -> auto& { return run.run.gpu_memory_bytes; }),
+      row<RunFile>(
+          "run.resume", choice(kNames<Resume>),
+          "Continue what the directory holds: if it fits, always, or never", kFree,
+          [](auto& run) -> auto& { return run.run.resume; }),
+      row<RunFile>(
+          "run.threads", integer(0, 4096), "Threads per rank; 0: an equal share", kFree,
+          [](auto& run) -> auto& { return run.run.threads; }),
+      row<RunFile>(
+          "run.save_activations", integer(0, 10'000),
+          "Keep the inputs of every n-th layer for a faster resume; 0: never", kFree,
+          [](auto& run) -> auto& { return run.run.save_activations; })};
 }
 
 Fields kept_fields() {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/dtype.h"
 #include "kernels/solver.h"
 
 namespace quern {
@@ -24,7 +25,24 @@ enum class Resume : std::uint8_t { automatic, required, never };
 enum class Sampling : std::uint8_t { sequential, random };
 enum class BosPolicy : std::uint8_t { automatic, always, never };
 enum class Device : std::uint8_t { automatic, cpu, cuda };
-enum class ActivationType : std::uint8_t { automatic, float32, bfloat16, float16 };
+enum class ActivationType : std::uint8_t { automatic, float64, float32, bfloat16, float16 };
+
+/// The type to compute in; empty: what suits the model and the device.
+constexpr std::optional<DType> dtype_of(ActivationType type) noexcept {
+  switch (type) {
+    case ActivationType::float64:
+      return DType::f64;
+    case ActivationType::float32:
+      return DType::f32;
+    case ActivationType::bfloat16:
+      return DType::bf16;
+    case ActivationType::float16:
+      return DType::f16;
+    default:
+      return std::nullopt;
+  }
+}
+
 enum class LogLevel : std::uint8_t { debug, info, warning, error };
 
 struct ModelConfig {
@@ -103,7 +121,7 @@ struct EvaluateConfig {
 struct RunConfig {
   std::filesystem::path directory;
   Device device = Device::automatic;
-  ActivationType activation_type = ActivationType::automatic;  ///< the CPU has float32 only
+  ActivationType activation_type = ActivationType::automatic;  ///< the CPU has no 16-bit types
   std::uint64_t gpu_memory_bytes = 0;  ///< of a rank; 0: what is free at the start
   Resume resume = Resume::automatic;
   Statistics statistics = Statistics::discard;

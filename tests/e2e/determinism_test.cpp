@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/utsname.h>
 
 #include "tests/e2e/run_folder.h"
 
@@ -32,6 +33,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Variant{"AllOfALayerAtOnce", {"quantize.true_sequential=false"}},
                     Variant{"OriginalPropagation", {"quantize.propagation=original"}},
                     Variant{"RoundToNearest", {"quantize.method=rtn"}},
+                    Variant{"Float64", {"run.activation_type=float64"}},
                     Variant{
                         "AsymmetricFullOrder",
                         {"quantize.symmetric=false", "quantize.act_order=full", "quantize.bits=3"}},
@@ -72,6 +74,33 @@ TEST(Determinism, WithGroupedQueriesAndASlidingWindow) {
     EXPECT_EQ(undisturbed_output(model, ranks, settings), one) << ranks << " ranks";
   }
   EXPECT_EQ(undisturbed_output(model, 3, settings + Command{"run.threads=2"}), one);
+}
+
+/// The codes that OpenBLAS's kernels for a processor lead to, as shards of the output.
+Hashes shards_with_kernels_for(const char* processor, const Command& settings) {
+  const RunFolder run(kModel, settings);
+  const Command kernels = {"env", std::string("OPENBLAS_CORETYPE=") + processor};
+  const ProcessResult result = run_process(kernels + quern(1, run.quantize()));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  Hashes shards = run.output_hashes();
+  std::erase_if(shards, [](const auto& file) { return !file.first.ends_with(".safetensors"); });
+  return shards;
+}
+
+TEST(Determinism, OnAnyProcessorInFloat64) {
+  utsname machine{};
+  ASSERT_EQ(uname(&machine), 0);
+  if (machine.machine != std::string("x86_64")) {
+    GTEST_SKIP() << "needs two sets of kernels of OpenBLAS that any processor of a kind runs";
+  }
+  for (const Command& method : {Command{"quantize.bits=3"}, squeezellm("squeezellm_safetensors")}) {
+    const Command float64 = method + Command{"run.activation_type=float64"};
+    const Hashes shards = shards_with_kernels_for("Prescott", float64);
+    EXPECT_FALSE(shards.empty());
+    EXPECT_EQ(shards_with_kernels_for("Nehalem", float64), shards);
+  }
+  // Products in float32 differ, or nothing was shown.
+  EXPECT_NE(shards_with_kernels_for("Prescott", {}), shards_with_kernels_for("Nehalem", {}));
 }
 
 TEST(Determinism, ButOtherSeedsAndBitsDiffer) {

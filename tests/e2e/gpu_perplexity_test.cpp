@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <string>
@@ -18,8 +19,13 @@ const Command kCpu = {"run.device=cpu"};
 const Command kFloat32 = {"run.device=cuda", "run.activation_type=float32"};
 const Command kBfloat16 = {"run.device=cuda", "run.activation_type=bfloat16"};
 
-/// ln(perplexity) of llama20m quantized with these settings; only the output is evaluated.
-double log_perplexity(const Command& settings) {
+/// llama20m quantized with some settings; only the output is evaluated.
+struct Quantized {
+  std::map<std::string, std::string> shards;  ///< their hashes
+  double log_perplexity = 0.0;
+};
+
+Quantized quantize(const Command& settings) {
   const std::string data = (shared_dir() / "data").string();
   const Command protocol = {"calibration.source=" + data + "/calibration.txt",
                             "calibration.max_characters=0", "calibration.bos=always",
@@ -32,7 +38,15 @@ double log_perplexity(const Command& settings) {
   const Command words = run.arguments("evaluate", windows) + Command{"--what", "run", "--json"};
   const ProcessResult result = run_process(quern(1, words));
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  return nlohmann::json::parse(result.out).at("mean_nll").get<double>();
+  Quantized quantized{run.output_hashes(),
+                      nlohmann::json::parse(result.out).at("mean_nll").get<double>()};
+  std::erase_if(quantized.shards,
+                [](const auto& file) { return !file.first.ends_with(".safetensors"); });
+  return quantized;
+}
+
+double log_perplexity(const Command& settings) {
+  return quantize(settings).log_perplexity;
 }
 
 void print(const Command& device, double found, double cpu) {
@@ -51,6 +65,46 @@ class GpuCase : public testing::Test {
 Command bits(int width) {
   return {"quantize.bits=" + std::to_string(width)};
 }
+
+struct Float64Case {
+  std::string name;
+  Command settings;
+
+  friend void PrintTo(const Float64Case& chosen, std::ostream* out) { *out << chosen.name; }
+};
+
+std::vector<Float64Case> float64_cases() {
+  std::vector<Float64Case> cases;
+  for (const int width : {2, 3, 4, 8}) {
+    const std::string name = std::to_string(width) + "bit";
+    cases.push_back({"gptq_" + name, Command{"calibration.samples=128"} + bits(width)});
+    cases.push_back(
+        {"squeezellm_" + name, squeezellm("squeezellm_safetensors",
+                                          {"calibration.samples=100", "quantize.sparsity=0.0045"}) +
+                                   bits(width)});
+  }
+  return cases;
+}
+
+class Float64Codes : public GpuCase, public testing::WithParamInterface<Float64Case> {};
+
+/// Rounding errors of doubles are too small to move a code to the other side: GPU and CPU write the
+/// same tensors, from which the same perplexities follow.
+TEST_P(Float64Codes, AreThoseOfTheCpu) {
+  const Command settings = GetParam().settings + Command{"calibration.sequence_length=512",
+                                                         "calibration.sampling=sequential",
+                                                         "run.activation_type=float64"};
+  const Quantized cpu = quantize(settings + kCpu);
+  const Command cuda = {"run.device=cuda"};
+  const Quantized gpu = quantize(settings + cuda);
+  EXPECT_FALSE(cpu.shards.empty());
+  EXPECT_EQ(gpu.shards, cpu.shards);
+  EXPECT_NEAR(gpu.log_perplexity, cpu.log_perplexity, 1e-6);
+  print(cuda, gpu.log_perplexity, cpu.log_perplexity);
+}
+
+INSTANTIATE_TEST_SUITE_P(Llama20m, Float64Codes, testing::ValuesIn(float64_cases()),
+                         [](const auto& chosen) { return chosen.param.name; });
 
 /// Settings under which a last bit of the activations changes next to nothing.
 struct Steady {

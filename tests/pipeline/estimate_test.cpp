@@ -29,6 +29,20 @@ TEST(Estimate, AddsUpTheFiguresOfTheLayers) {
   EXPECT_EQ(three.output_bytes, one.output_bytes);
 }
 
+TEST(Estimate, Float64TakesTwiceTheMemoryOfFloat32) {
+  const ModelGraph graph = small_graph();
+  for (const char* method : {"quantize.method=gptq", "quantize.propagation=original"}) {
+    const RunFile single = small_run({method});
+    RunFile wide = single;
+    wide.run.activation_type = ActivationType::float64;
+    const Estimate narrow = estimate(graph, make_plan(graph, single), single, 1);
+    const Estimate twice = estimate(graph, make_plan(graph, wide), wide, 1);
+    EXPECT_EQ(twice.activation_bytes, 2 * narrow.activation_bytes);
+    EXPECT_EQ(twice.weight_bytes, 2 * narrow.weight_bytes);
+    EXPECT_EQ(twice.statistics_bytes, narrow.statistics_bytes);
+  }
+}
+
 TEST(Estimate, DequantizedOutputIsAsLargeAsTheModel) {
   const RunFile run = small_run({"output.format=dequantized"});
   const ModelGraph graph = small_graph();

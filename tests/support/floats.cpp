@@ -7,6 +7,7 @@ namespace quern::test {
 double rounding_of(DType dtype) {
   if (dtype == DType::bf16) return 0x1p-8;
   if (dtype == DType::f16) return 0x1p-11;
+  if (dtype == DType::f64) return 0x1p-53;
   return kFloatRounding;
 }
 

@@ -103,10 +103,13 @@ TEST(SessionDevice, CudaWithoutAGpuIsAnErrorOfTheRunFile) {
   }
 }
 
-TEST(SessionDevice, TheCpuRefusesOtherTypesThanFloat32) {
+TEST(SessionDevice, TheCpuRefusesTypesOf16Bits) {
   EXPECT_THAT([] { session_of({.kind = DeviceKind::cpu, .activation = DType::bf16}); },
-              refuses("the CPU computes in float32"));
-  EXPECT_NO_THROW(session_of({.kind = DeviceKind::cpu, .activation = DType::f32}));
+              refuses("the CPU computes in float32 or float64"));
+  for (const DType activation : {DType::f32, DType::f64}) {
+    const Session session = session_of({.kind = DeviceKind::cpu, .activation = activation});
+    EXPECT_EQ(session.backend->activation_dtype(), activation);
+  }
 }
 
 TEST(SessionDevice, TheModelIsNotAskedWithoutAGpu) {

@@ -22,6 +22,13 @@ TEST(CpuBackendTest, NamesWhatDecidesTheNumbers) {
   EXPECT_EQ(openblas_get_num_threads(), 1);
 }
 
+TEST(CpuBackendTest, ComputesInFloat64WhereAsked) {
+  const std::unique_ptr<Backend> backend = make_cpu_backend(1, Memory::unlimited, DType::f64);
+  EXPECT_EQ(backend->activation_dtype(), DType::f64);
+  EXPECT_THAT(backend->numerics(), testing::EndsWith(", F64)"));
+  EXPECT_THROW(make_cpu_backend(1, Memory::unlimited, DType::bf16), InternalError);
+}
+
 TEST(CpuBackendTest, RefusesNoThreads) {
   EXPECT_THROW(make_cpu_backend(0), InternalError);
   EXPECT_THROW(make_cpu_backend(-1), InternalError);

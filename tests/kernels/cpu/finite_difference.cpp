@@ -24,6 +24,16 @@ double slope(const Loss& loss, const Values& x, const Values& direction) {
   return (8.0 * (moved(1.0) - moved(-1.0)) - (moved(2.0) - moved(-2.0))) / (12.0 * kStep);
 }
 
+Values values_of(ConstTensorView tensor) {
+  if (tensor.dtype == DType::f64) {
+    const auto* values = tensor.as<double>();
+    return {values, values + tensor.elems()};
+  }
+  EXPECT_EQ(tensor.dtype, DType::f32);
+  const auto* values = tensor.as<float>();
+  return {values, values + tensor.elems()};
+}
+
 std::vector<std::size_t> sampled_elements(std::size_t size, std::mt19937& engine) {
   std::vector<std::size_t> elements(size);
   std::iota(elements.begin(), elements.end(), std::size_t{0});
@@ -41,9 +51,7 @@ double weighted_sum(const Values& dy, const Values& y) {
 }
 
 void expect_gradient(const Loss& loss, const Values& x, ConstTensorView gradient, double relative) {
-  ASSERT_EQ(gradient.dtype, DType::f32);
-  const auto* values = gradient.as<float>();
-  const Values got(values, values + gradient.elems());
+  const Values got = values_of(gradient);
   ASSERT_EQ(got.size(), x.size());
   double largest = 0.0;
   for (const double value : got) {

@@ -25,10 +25,10 @@ struct FisherSize {
 /// A micro-batch as doubles and as tensors.
 struct Batch {
   Batch(CpuOps& cpu, const FisherSize& that, std::vector<double> inputs,
-        std::vector<double> gradients)
+        std::vector<double> gradients, DType dtype = DType::f32)
       : size(that), x(std::move(inputs)), dy(std::move(gradients)) {
-    x_tensor = store(cpu.memory, DType::f32, {size.tokens(), size.inputs}, x);
-    dy_tensor = store(cpu.memory, DType::f32, {size.tokens(), size.outputs}, dy);
+    x_tensor = store(cpu.memory, dtype, {size.tokens(), size.inputs}, x);
+    dy_tensor = store(cpu.memory, dtype, {size.tokens(), size.outputs}, dy);
   }
 
   /// Sums over the tokens of one sequence of dy x and of |dy x|.
@@ -59,9 +59,10 @@ struct Batch {
   Tensor x_tensor, dy_tensor;
 };
 
-inline Batch normal_batch(CpuOps& cpu, const FisherSize& size, unsigned seed) {
+inline Batch normal_batch(CpuOps& cpu, const FisherSize& size, unsigned seed,
+                          DType dtype = DType::f32) {
   return {cpu, size, normal_values(size.tokens() * size.inputs, seed),
-          normal_values(size.tokens() * size.outputs, seed + 100, 1e-4)};
+          normal_values(size.tokens() * size.outputs, seed + 100, 1e-4), dtype};
 }
 
 /// Small integers times a power of two per column: every partial sum is exact in float.

@@ -24,7 +24,7 @@ class CudaAttentionGradientTest : public CudaCase {
     auto& [q, k, v, out, dy, dq, dk, dv] = twins;
     // Both go back from the CPU's result, rounded to the type.
     cpu().layers().attention(q.cpu.view(), k.cpu.view(), v.cpu.view(), shape, out.cpu.view());
-    out = stored(type(), wide, cpu_floats(out.cpu));
+    out = stored(type(), wide, cpu_values(out.cpu));
     cpu().gradients().attention({q.cpu.view(), k.cpu.view(), v.cpu.view(), out.cpu.view()},
                                 dy.cpu.view(), shape,
                                 {dq.cpu.view(), dk.cpu.view(), dv.cpu.view()});
@@ -35,12 +35,12 @@ class CudaAttentionGradientTest : public CudaCase {
   }
 
   /// Weights and their gradients are rounded to the type once, whose errors add like random ones to
-  /// less than the largest result; the rest are sums in float.
+  /// less than the largest result; the rest are sums in float or double.
   Tolerance tolerance(const AttentionShape& shape, const Twin& result) {
     const auto terms = static_cast<double>(shape.head_dim + shape.sequence_length);
-    const double sums = 64 * std::sqrt(terms) * kFloatRounding;
+    const double sums = 64 * std::sqrt(terms) * sum_rounding();
     const double largest = std::max(1.0, magnitude(result));
-    const double weights = type() == DType::f32 ? 0.0 : 2 * rounding();
+    const double weights = dtype_bytes(type()) == 2 ? 2 * rounding() : 0.0;
     return {rounding(), (weights + sums) * largest};
   }
 
@@ -70,9 +70,9 @@ TEST_P(CudaAttentionGradientTest, RepeatsItsBits) {
   const AttentionShape shape = attention_shape(64, 200);
   const GradientTwins first = run(shape, 2);
   const GradientTwins second = run(shape, 2);
-  EXPECT_EQ(cuda_floats(first.dq.cuda), cuda_floats(second.dq.cuda));
-  EXPECT_EQ(cuda_floats(first.dk.cuda), cuda_floats(second.dk.cuda));
-  EXPECT_EQ(cuda_floats(first.dv.cuda), cuda_floats(second.dv.cuda));
+  EXPECT_EQ(cuda_values(first.dq.cuda), cuda_values(second.dq.cuda));
+  EXPECT_EQ(cuda_values(first.dk.cuda), cuda_values(second.dk.cuda));
+  EXPECT_EQ(cuda_values(first.dv.cuda), cuda_values(second.dv.cuda));
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, CudaAttentionGradientTest, testing::ValuesIn(activation_types()),

@@ -23,8 +23,8 @@ class CudaAttentionTest : public CudaCase {
     // A result is a mean of values: its weights are rounded to the type once, it itself once; a
     // score is a sum of head_dim products, and its error is relative in the weight.
     const auto terms = static_cast<double>(shape.head_dim + shape.sequence_length);
-    const double sums = 16 * std::sqrt(terms) * kFloatRounding;
-    const double weights = type() == DType::f32 ? 0.0 : rounding();
+    const double sums = 16 * std::sqrt(terms) * sum_rounding();
+    const double weights = dtype_bytes(type()) == 2 ? rounding() : 0.0;
     expect_close(out, {rounding(), (weights + sums) * magnitude(v)});
   }
 };
@@ -48,7 +48,7 @@ TEST_P(CudaAttentionTest, KeepsLargeScoresFinite) {
   Twin out = poisoned({129, 256});
   cuda().layers().attention(q.cuda.view(), k.cuda.view(), v.cuda.view(), shape, out.cuda.view());
   const auto limit = magnitude(v) * (1 + 2 * rounding());
-  for (const float value : cuda_floats(out.cuda)) ASSERT_LE(std::fabs(value), limit);
+  for (const double value : cuda_values(out.cuda)) ASSERT_LE(std::fabs(value), limit);
 }
 
 TEST_P(CudaAttentionTest, RefusesHeadsThatAreTooWide) {

@@ -13,7 +13,7 @@ TEST_P(CudaBackendTest, NamesWhatDecidesTheNumbers) {
   EXPECT_EQ(cuda().activation_dtype(), type());
   const std::string numerics = cuda().numerics();
   EXPECT_THAT(numerics, testing::MatchesRegex("cuda \\(.+ [0-9]+\\.[0-9]+, CUDA .+, cuBLAS .+, "
-                                              "(BF16|F16|F32)\\)"));
+                                              "(BF16|F16|F32|F64)\\)"));
   EXPECT_THAT(numerics, testing::HasSubstr(std::string(dtype_name(type()))));
 }
 
@@ -39,7 +39,7 @@ TEST(CudaOptionsTest, RefusesWhatIsNotThere) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device on this machine";
   EXPECT_THROW(make_cuda_backend({.device = -1}), ConfigError);
   EXPECT_THROW(make_cuda_backend({.device = cuda_device_count()}), ConfigError);
-  EXPECT_THROW(make_cuda_backend({.device = 0, .activation_dtype = DType::f64}), ConfigError);
+  EXPECT_THROW(make_cuda_backend({.device = 0, .activation_dtype = DType::i32}), ConfigError);
   EXPECT_THROW(cuda_device_summary(cuda_device_count()), ConfigError);
   EXPECT_THAT(cuda_device_summary(0), testing::HasSubstr("compute capability"));
 }

@@ -229,7 +229,7 @@ TEST_P(CudaCodebookTest, CountsTheSameGains) {
   fisher[2] = 0.0F;
   module.weight.view().as<float>()[1] = 1e-20F;
   const OnCuda on_cuda = move(module);
-  const Twin zero = stored(DType::f32, {33, 200}, std::vector<float>(33 * 200));
+  const Twin zero = stored(DType::f32, {33, 200}, std::vector<double>(33 * 200));
   Tensor counts = cpu().memory().allocate(DType::i64, {CodebookSolver::gain_bins});
   Tensor sums = cpu().memory().allocate(DType::f64, {CodebookSolver::gain_bins});
   Tensor cuda_counts = cuda().memory().allocate(DType::i64, {CodebookSolver::gain_bins});

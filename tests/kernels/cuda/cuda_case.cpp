@@ -10,17 +10,37 @@
 namespace quern::test {
 namespace {
 
-/// Rounds to dtype and back; `bits` gets what is stored in a 16-bit type.
-float rounded(DType dtype, float value, std::uint16_t& bits) {
-  if (dtype == DType::f16) return f16_to_float(bits = float_to_f16(value));
-  if (dtype == DType::bf16) return bf16_to_float(bits = float_to_bf16(value));
-  return value;
+/// The type on the CPU of what has type `dtype` on CUDA.
+DType cpu_dtype(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+
+/// Sets element i of a tensor of any plain float type to the value rounded to its type.
+void set_element(HostTensor& tensor, std::size_t i, double value) {
+  const auto single = static_cast<float>(value);
+  if (tensor.dtype == DType::f64) {
+    tensor.as<double>()[i] = value;
+  } else if (tensor.dtype == DType::f32) {
+    tensor.as<float>()[i] = single;
+  } else {
+    tensor.as<std::uint16_t>()[i] =
+        tensor.dtype == DType::f16 ? float_to_f16(single) : float_to_bf16(single);
+  }
+}
+
+std::vector<double> values_of(const HostTensor& host) {
+  std::vector<double> values(static_cast<std::size_t>(host.shape.elems()));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] =
+        host.dtype == DType::f64 ? host.as<double>()[i] : static_cast<double>(float_at(host, i));
+  }
+  return values;
 }
 
 }  // namespace
 
 std::vector<DType> activation_types() {
-  return {DType::bf16, DType::f16, DType::f32};
+  return {DType::bf16, DType::f16, DType::f32, DType::f64};
 }
 
 std::string type_name(const testing::TestParamInfo<DType>& type) {
@@ -33,32 +53,28 @@ std::vector<std::int64_t> edge_sizes() {
 
 void CudaCase::SetUp() {
   if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device on this machine";
-  cpu_ = make_cpu_backend(2);
+  cpu_ = make_cpu_backend(2, Memory::unlimited, cpu_dtype(type()));
   cuda_ = make_cuda_backend({.device = 0, .activation_dtype = type()});
+}
+
+double CudaCase::sum_rounding(DType dtype) {
+  return rounding_of(cpu_dtype(dtype));
 }
 
 Twin CudaCase::values(DType dtype, const Shape& shape, unsigned seed, double scale) {
   std::mt19937 engine(seed);
   std::normal_distribution<double> normal(0.0, scale);
-  std::vector<float> floats(static_cast<std::size_t>(shape.elems()));
-  for (float& value : floats) value = static_cast<float>(normal(engine));
-  return stored(dtype, shape, floats);
+  std::vector<double> numbers(static_cast<std::size_t>(shape.elems()));
+  for (double& number : numbers) number = normal(engine);
+  return stored(dtype, shape, numbers);
 }
 
-Twin CudaCase::stored(DType dtype, const Shape& shape, const std::vector<float>& floats) {
-  HostTensor exact(DType::f32, shape);
+Twin CudaCase::stored(DType dtype, const Shape& shape, const std::vector<double>& numbers) {
   HostTensor narrow(dtype, shape);
-  for (std::size_t i = 0; i < floats.size(); ++i) {
-    std::uint16_t bits = 0;
-    exact.as<float>()[i] = rounded(dtype, floats[i], bits);
-    if (dtype == DType::f64) {
-      narrow.as<double>()[i] = static_cast<double>(floats[i]);
-    } else if (dtype == DType::f32) {
-      narrow.as<float>()[i] = floats[i];
-    } else {
-      narrow.as<std::uint16_t>()[i] = bits;
-    }
-  }
+  HostTensor exact(cpu_dtype(dtype), shape);
+  for (std::size_t i = 0; i < numbers.size(); ++i) set_element(narrow, i, numbers[i]);
+  const std::vector<double> held = values_of(narrow);
+  for (std::size_t i = 0; i < held.size(); ++i) set_element(exact, i, held[i]);
   return {cpu().memory().to_device(exact), cuda().memory().to_device(narrow)};
 }
 
@@ -71,39 +87,37 @@ Twin CudaCase::integers(const std::vector<std::int32_t>& numbers) {
 Twin CudaCase::poisoned(DType dtype, const Shape& shape) {
   HostTensor narrow(dtype, shape);
   std::memset(narrow.bytes.data(), 0x7B, narrow.bytes.size());
-  return {cpu().memory().allocate(DType::f32, shape), cuda().memory().to_device(narrow)};
+  return {cpu().memory().allocate(cpu_dtype(dtype), shape), cuda().memory().to_device(narrow)};
 }
 
-std::vector<float> CudaCase::cpu_floats(const Tensor& tensor) {
-  const auto* values = tensor.view().as<float>();
-  return {values, values + tensor.shape().elems()};
+std::vector<double> CudaCase::cpu_values(const Tensor& tensor) {
+  return values_of(cpu().memory().to_host(tensor.view()));
 }
 
-std::vector<float> CudaCase::cuda_floats(const Tensor& tensor) {
-  return floats_of(cuda().memory().to_host(tensor.view()));
+std::vector<double> CudaCase::cuda_values(const Tensor& tensor) {
+  return values_of(cuda().memory().to_host(tensor.view()));
 }
 
 void CudaCase::expect_close(const Twin& twin, const Tolerance& tolerance) {
-  const std::vector<float> expected = cpu_floats(twin.cpu);
-  const std::vector<float> actual = cuda_floats(twin.cuda);
+  const std::vector<double> expected = cpu_values(twin.cpu);
+  const std::vector<double> actual = cuda_values(twin.cuda);
   ASSERT_EQ(expected.size(), actual.size());
   std::size_t wrong = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
-    const auto right = static_cast<double>(expected[i]);
+    const double right = expected[i];
     const double allowed = tolerance.relative * std::fabs(right) + tolerance.absolute;
-    const bool fits = std::fabs(static_cast<double>(actual[i]) - right) <= allowed;
+    const bool fits = std::fabs(actual[i] - right) <= allowed;
     if (fits || ++wrong > 3) continue;
     ADD_FAILURE() << "element " << i << " of " << twin.cpu.shape().text() << ": " << actual[i]
-                  << ", expected " << right << " within " << allowed;
+                  << ", expected " << right << " within " << allowed << ", is off by "
+                  << actual[i] - right;
   }
   EXPECT_EQ(wrong, 0U) << "elements beyond the tolerance";
 }
 
 double CudaCase::magnitude(const Twin& twin) {
   double largest = 0.0;
-  for (const float value : cpu_floats(twin.cpu)) {
-    largest = std::max(largest, std::fabs(static_cast<double>(value)));
-  }
+  for (const double value : cpu_values(twin.cpu)) largest = std::max(largest, std::fabs(value));
   return largest;
 }
 

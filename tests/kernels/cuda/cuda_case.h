@@ -12,8 +12,8 @@
 
 namespace quern::test {
 
-/// The same values on both backends: f32 on the CPU, on CUDA the type asked for, which holds them
-/// exactly.
+/// The same values on both backends: on CUDA in the type asked for, on the CPU in f64 if that is
+/// f64 and otherwise in f32, which holds them exactly.
 struct Twin {
   Tensor cpu;
   Tensor cuda;
@@ -32,7 +32,8 @@ std::string type_name(const testing::TestParamInfo<DType>& type);
 /// Sizes around a warp and a tile.
 std::vector<std::int64_t> edge_sizes();
 
-/// Both backends, CUDA's for the activation type of the parameter. Skips without a device.
+/// Both backends, for activations of the parameter's type: those of the CPU are f64 if CUDA's are,
+/// otherwise f32. Skips without a device.
 class CudaCase : public testing::TestWithParam<DType> {
  protected:
   void SetUp() override;
@@ -40,6 +41,9 @@ class CudaCase : public testing::TestWithParam<DType> {
   DType type() const { return GetParam(); }
   /// Of one rounding to the activation type.
   double rounding() const { return rounding_of(type()); }
+  /// Of one rounding of a sum: in double for f64, otherwise in float.
+  static double sum_rounding(DType dtype);
+  double sum_rounding() const { return sum_rounding(type()); }
 
   Backend& cpu() { return *cpu_; }
   Backend& cuda() { return *cuda_; }
@@ -50,15 +54,15 @@ class CudaCase : public testing::TestWithParam<DType> {
     return values(type(), shape, seed, scale);
   }
   /// The values given, rounded to `dtype`.
-  Twin stored(DType dtype, const Shape& shape, const std::vector<float>& floats);
+  Twin stored(DType dtype, const Shape& shape, const std::vector<double>& numbers);
   Twin integers(const std::vector<std::int32_t>& numbers);
   /// Uninitialised but for a pattern that is no plausible result.
   Twin poisoned(DType dtype, const Shape& shape);
   Twin poisoned(const Shape& shape) { return poisoned(type(), shape); }
 
-  std::vector<float> cpu_floats(const Tensor& tensor);
   /// Of any plain float type.
-  std::vector<float> cuda_floats(const Tensor& tensor);
+  std::vector<double> cpu_values(const Tensor& tensor);
+  std::vector<double> cuda_values(const Tensor& tensor);
   void expect_close(const Twin& twin, const Tolerance& tolerance);
   /// Largest magnitude of the CPU's values.
   double magnitude(const Twin& twin);

@@ -23,12 +23,12 @@ TEST_P(CudaGradientOpsTest, GoesBackThroughNorms) {
     cuda().gradients().rms_norm(x.cuda.view(), weight.cuda.view(), 1e-5F, dy.cuda.view(),
                                 dx.cuda.view());
     // The two terms of a result may cancel: each is as large as dy * weight / |x|.
-    const double sums = (8 + std::sqrt(static_cast<double>(width))) * kFloatRounding;
+    const double sums = (8 + std::sqrt(static_cast<double>(width))) * sum_rounding();
     const double terms = magnitude(dy) * magnitude(weight);
     expect_close(dx, {rounding(), 64 * sums * std::max(terms, magnitude(dx))});
     cuda().gradients().rms_norm(x.cuda.view(), weight.cuda.view(), 1e-5F, dy.cuda.view(),
                                 dy.cuda.view());
-    EXPECT_EQ(cuda_floats(dy.cuda), cuda_floats(dx.cuda));
+    EXPECT_EQ(cuda_values(dy.cuda), cuda_values(dx.cuda));
   }
 }
 
@@ -38,7 +38,7 @@ TEST_P(CudaGradientOpsTest, RotatesBack) {
     Twin dx = values({99, 3 * head_dim}, 2);
     cpu().gradients().rotate(dx.cpu.view(), table.cpu.view(), head_dim);
     cuda().gradients().rotate(dx.cuda.view(), table.cuda.view(), head_dim);
-    expect_close(dx, {rounding(), 8 * kFloatRounding * 16});
+    expect_close(dx, {rounding(), 8 * sum_rounding() * 16});
   }
 }
 
@@ -53,7 +53,7 @@ TEST_P(CudaGradientOpsTest, GoesBackThroughGates) {
                                           activation);
       // Terms of the derivative cancel near its zeros; see also the forward operation.
       for (const Twin* result : {&gate, &up}) {
-        expect_close(*result, {rounding() + 1e3 * kFloatRounding, 256 * kFloatRounding});
+        expect_close(*result, {rounding() + 1e3 * sum_rounding(), 256 * sum_rounding()});
       }
     }
   }
@@ -61,13 +61,14 @@ TEST_P(CudaGradientOpsTest, GoesBackThroughGates) {
 
 TEST_P(CudaGradientOpsTest, GatesStayFinite) {
   for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
-    Twin gate = stored(type(), {1, 6}, {-30000.0F, -200.0F, -90.0F, 90.0F, 200.0F, 30000.0F});
-    Twin up = stored(type(), {1, 6}, std::vector<float>(6, 1.0F));
-    const Twin dh = stored(type(), {1, 6}, std::vector<float>(6, 1.0F));
+    Twin gate = stored(type(), {1, 6}, {-30000.0, -200.0, -90.0, 90.0, 200.0, 30000.0});
+    Twin up = stored(type(), {1, 6}, std::vector<double>(6, 1.0));
+    const Twin dh = stored(type(), {1, 6}, std::vector<double>(6, 1.0));
     cuda().gradients().gated_activation(gate.cuda.view(), up.cuda.view(), dh.cuda.view(),
                                         activation);
-    const std::vector<float> slopes = cuda_floats(gate.cuda);
-    for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(slopes[i], i < 3 ? 0.0F : 1.0F, 1e-6F) << i;
+    const std::vector<double> slopes = cuda_values(gate.cuda);
+    for (std::size_t i = 0; i < 6; ++i)
+      EXPECT_NEAR(slopes[i], i < 3 ? 0.0 : 1.0, 16 * sum_rounding()) << i;
   }
 }
 
@@ -79,8 +80,8 @@ TEST_P(CudaGradientOpsTest, GoesBackThroughTokenLosses) {
       const Twin targets = integers({0, last, -1, last / 2, last});
       cpu().gradients().token_nll(logits.cpu.view(), targets.cpu.view(), 0.25F);
       cuda().gradients().token_nll(logits.cuda.view(), targets.cuda.view(), 0.25F);
-      const double sums = (64 + std::sqrt(static_cast<double>(words))) * kFloatRounding;
-      expect_close(logits, {rounding_of(dtype) + sums, 0.25 * sums + 0x1p-25});
+      const double sums = (64 + std::sqrt(static_cast<double>(words))) * sum_rounding(dtype);
+      expect_close(logits, {rounding_of(dtype) + sums, 0.25 * sums + 0.5 * sum_rounding(dtype)});
     }
   }
 }

@@ -39,13 +39,13 @@ struct Sums {
 
 class CudaStatisticsTest : public CudaModuleCase {
  protected:
-  /// Small integers: every sum of 512 products is exact in float, so both backends get equal bits.
+  /// Small integers: every sum of 512 products is exact, so both backends get equal bits.
   Twin integers_of(const Shape& shape, unsigned seed, int largest) {
     std::mt19937 engine(seed);
     std::uniform_int_distribution<int> integer(-largest, largest);
-    std::vector<float> floats(static_cast<std::size_t>(shape.elems()));
-    for (float& value : floats) value = static_cast<float>(integer(engine));
-    return stored(type(), shape, floats);
+    std::vector<double> numbers(static_cast<std::size_t>(shape.elems()));
+    for (double& number : numbers) number = integer(engine);
+    return stored(type(), shape, numbers);
   }
 };
 
@@ -74,7 +74,7 @@ TEST_P(CudaStatisticsTest, AddsExactProductsToTheSameBits) {
   }
 }
 
-TEST_P(CudaStatisticsTest, AddsProductsToTheRoundingOfFloat) {
+TEST_P(CudaStatisticsTest, AddsProductsToTheRoundingOfSums) {
   constexpr std::int64_t kTokens = 700;
   constexpr std::int64_t kChannels = 129;
   const Twin x = values({kTokens, kChannels}, 2);
@@ -95,7 +95,7 @@ TEST_P(CudaStatisticsTest, AddsProductsToTheRoundingOfFloat) {
                           std::sqrt(static_cast<double>(right[at(j, j)]));
       const auto difference = static_cast<double>(got[at(i, j)] - right[at(i, j)]);
       // A chunk's sum has 512 roundings, and tensor cores may cut instead of rounding.
-      ASSERT_LE(std::fabs(difference), 2 * 512 * kFloatRounding * size) << i << " " << j;
+      ASSERT_LE(std::fabs(difference), 2 * 512 * sum_rounding() * size) << i << " " << j;
     }
     for (std::int64_t j = 0; j < i; ++j) ASSERT_EQ(got[at(i, j)], 0);
   }
@@ -162,7 +162,7 @@ TEST_P(CudaStatisticsTest, AddsExactSquaresToTheSameBits) {
 }
 
 TEST_P(CudaStatisticsTest, RefusesGradientsThatAreNotNumbers) {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
   const Twin x = integers_of({4, 3}, 6, 5);
   const Twin dy = stored(type(), {4, 2}, {1, nan, 2, 1, 1, 2, 1, 1});
   Sums expected(cpu(), 2, 3);
@@ -207,13 +207,15 @@ TEST_P(CudaStatisticsTest, ScalesByTheGradient) {
     Twin out = poisoned({33, size});
     cpu().statistics().scale_by_gradient(x.cpu.view(), dy.cpu.view(), out.cpu.view());
     cuda().statistics().scale_by_gradient(x.cuda.view(), dy.cuda.view(), out.cuda.view());
-    // The factor and the product are rounded to float, the result once more to its type.
-    expect_close(out, {2 * kFloatRounding + rounding(), 0x1p-24});
+    // The factor, a mean in double, and the product are rounded, the result once more to its type.
+    const double mean = std::sqrt(2.0 * static_cast<double>(size)) * 0x1p-52;
+    expect_close(out, {mean + 2 * sum_rounding() + rounding(), sum_rounding()});
   }
 }
 
 TEST_P(CudaStatisticsTest, RefusesAnotherActivationType) {
-  const Tensor x = cuda().memory().allocate(DType::f64, {4, 4});
+  const DType other = type() == DType::f64 ? DType::f32 : DType::f64;
+  const Tensor x = cuda().memory().allocate(other, {4, 4});
   Sums sums(cuda(), 4, 4);
   EXPECT_THROW(cuda().statistics().accumulate_gram(x.view(), 4, sums.gram()), ShapeError);
 }

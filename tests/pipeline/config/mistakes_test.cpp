@@ -141,9 +141,9 @@ TEST(Mistakes, Quantities) {
       {run("resume: maybe"), "4:29: run.resume:", "one of auto, required, never"},
       {run("device: gpu"), "4:29: run.device:", "one of auto, cpu, cuda"},
       {run("activation_type: fp16"),
-       "4:38: run.activation_type:", "one of auto, float32, bfloat16"},
+       "4:38: run.activation_type:", "one of auto, float64, float32, bfloat16"},
       {run("device: cpu, activation_type: float16"),
-       "4:51: run.activation_type:", "computes in float32"},
+       "4:51: run.activation_type:", "does not compute in 16 bits"},
   });
 }
 
