@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <type_traits>
 
 #include "kernels/cpu/vector_math.h"
 
@@ -15,12 +16,15 @@ struct Slope {
   T derivative;
 };
 
-/// Beyond 100 one of a sigmoid and its complement is 0 but for the cut-off tail, which a larger
+/// Beyond it one of a sigmoid and its complement is 0 but for the cut-off tail, which a larger
 /// factor would bring back.
 template <typename T>
+inline constexpr T kSaturation = std::is_same_v<T, double> ? 710 : 100;
+
+template <typename T>
 [[gnu::always_inline]] inline T hold(T x) {
-  x = x < T{-100} ? T{-100} : x;
-  return x > T{100} ? T{100} : x;
+  x = x < -kSaturation<T> ? -kSaturation<T> : x;
+  return x > kSaturation<T> ? kSaturation<T> : x;
 }
 
 struct Silu {
