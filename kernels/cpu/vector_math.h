@@ -33,14 +33,13 @@ template <typename T, typename Term>
 }
 
 /// How e^x is formed in a type: 2^n e^r with n = round(x / ln 2), Cody-Waite reduction, Taylor
-/// polynomial of e^r.
+/// polynomial of e^r. Adding kRound leaves the nearest integer in the low bits.
 template <typename T>
 struct Exponential;
 template <>
 struct Exponential<float> {
   using Bits = std::uint32_t;
-  static constexpr float kRound =
-      0x1.8p23F;  // adding it leaves the nearest integer in the low bits
+  static constexpr float kRound = 0x1.8p23F;
   static constexpr float kLn2High = 0x1.62e4p-1F;  // 15 bits: n * kLn2High is exact
   static constexpr float kLn2Low = 0x1.7f7d1cp-20F;
   static constexpr float kLimit = 87.3F;
