@@ -27,15 +27,15 @@ void attend(const AttentionBlock<T>& block, const AttentionShape& shape, T* scor
   const std::int64_t stride = score_stride(shape);
   const std::int64_t count = block.queries.count;
   const std::int64_t keys = block.queries.keys();
-  multiply({count, keys, shape.head_dim, shape.scale}, BlasOperand<T>{block.q, q_stride},
-           BlasOperand<T>{block.k, kv_stride, true}, scores, stride);
+  multiply({count, keys, shape.head_dim, shape.scale}, {block.q, q_stride},
+           {block.k, kv_stride, true}, scores, stride);
   std::array<T, kAttentionQueries> normalisers;
   for (std::int64_t i = 0; i < count; ++i) {
     const double sum = weigh_keys(scores + i * stride, keys, seen_keys(shape, block.queries, i));
     normalisers[static_cast<std::size_t>(i)] = static_cast<T>(1.0 / sum);
   }
-  multiply({count, shape.head_dim, keys}, BlasOperand<T>{scores, stride},
-           BlasOperand<T>{block.v, kv_stride}, block.out, q_stride);
+  multiply({count, shape.head_dim, keys}, {scores, stride}, {block.v, kv_stride}, block.out,
+           q_stride);
   for (std::int64_t i = 0; i < count; ++i) {
     T* row = block.out + i * q_stride;
     for (std::int64_t d = 0; d < shape.head_dim; ++d) {

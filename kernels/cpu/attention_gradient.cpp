@@ -71,26 +71,22 @@ template <typename T>
 void back_through_block(const GradientBlock<T>& block, const AttentionShape& shape,
                         const BlockScratch<T>& scratch) {
   const std::int64_t width = shape.head_dim;
-  const std::int64_t count = block.queries.count;
-  const std::int64_t keys = block.queries.keys();
   const std::int64_t q_stride = shape.heads * width;
   const std::int64_t kv_stride = shape.kv_heads * width;
-  const BlasOperand<T> q{block.q, q_stride};
-  const BlasOperand<T> k{block.k, kv_stride};
-  const BlasOperand<T> weights{scratch.weights, scratch.stride};
-  const BlasOperand<T> slopes{scratch.slopes, scratch.stride};
-  const auto transpose = [](BlasOperand<T> operand) {
-    operand.transposed = true;
-    return operand;
-  };
-  multiply({count, keys, width, shape.scale}, q, transpose(k), scratch.weights, scratch.stride);
-  multiply({count, keys, width}, BlasOperand<T>{block.dy, q_stride},
-           BlasOperand<T>{block.v, kv_stride, true}, scratch.slopes, scratch.stride);
+  const std::int64_t count = block.queries.count;
+  const std::int64_t keys = block.queries.keys();
+  multiply({count, keys, width, shape.scale}, {block.q, q_stride}, {block.k, kv_stride, true},
+           scratch.weights, scratch.stride);
+  multiply({count, keys, width}, {block.dy, q_stride}, {block.v, kv_stride, true}, scratch.slopes,
+           scratch.stride);
   back_through_softmax(block, shape, scratch);
-  multiply({count, width, keys}, slopes, k, block.dq, q_stride);
+  multiply({count, width, keys}, {scratch.slopes, scratch.stride}, {block.k, kv_stride}, block.dq,
+           q_stride);
   const BlasExtents onto_keys{.rows = keys, .columns = width, .depth = count, .accumulate = true};
-  multiply(onto_keys, transpose(weights), BlasOperand<T>{scratch.dy, width}, block.dv, kv_stride);
-  multiply(onto_keys, transpose(slopes), q, block.dk, kv_stride);
+  multiply(onto_keys, {scratch.weights, scratch.stride, true}, {scratch.dy, width}, block.dv,
+           kv_stride);
+  multiply(onto_keys, {scratch.slopes, scratch.stride, true}, {block.q, q_stride}, block.dk,
+           kv_stride);
 }
 
 /// What all tasks share.

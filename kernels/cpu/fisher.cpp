@@ -34,9 +34,8 @@ struct GradientSource {
   void form(std::int64_t sequence, const Tile& tile, T* gradient) const {
     const std::int64_t row = sequence * sequence_length;
     multiply({tile.rows, tile.columns, sequence_length},
-             BlasOperand<T>{dy.as<T>() + row * dy.shape[1] + tile.row, dy.shape[1], true},
-             BlasOperand<T>{x.as<T>() + row * x.shape[1] + tile.column, x.shape[1]}, gradient,
-             tile.columns);
+             {dy.as<T>() + row * dy.shape[1] + tile.row, dy.shape[1], true},
+             {x.as<T>() + row * x.shape[1] + tile.column, x.shape[1]}, gradient, tile.columns);
   }
   std::int64_t tile_bytes() const {
     return kTile * kTile * static_cast<std::int64_t>(dtype_bytes(x.dtype));

@@ -6,22 +6,11 @@
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/gradient_rows.h"
+#include "kernels/cpu/rotate.h"
 #include "kernels/cpu/row_kernels.h"
 
 namespace quern {
 namespace {
-
-template <typename T>
-void rotate_head_back(T* dx, const float* cosines, const float* sines, std::int64_t half) {
-  for (std::int64_t i = 0; i < half; ++i) {
-    const T low = dx[i];
-    const T high = dx[i + half];
-    const T cosine{cosines[i]};
-    const T sine{sines[i]};
-    dx[i] = low * cosine + high * sine;
-    dx[i + half] = high * cosine - low * sine;
-  }
-}
 
 /// A row of logits becomes the gradient of scale * token_nll.
 template <typename T>
@@ -57,19 +46,7 @@ void CpuGradientOps::do_rms_norm(ConstTensorView x, ConstTensorView weight, floa
 
 void CpuGradientOps::do_rotate(TensorView dx, ConstTensorView table, std::int64_t head_dim) {
   expect_activation("gradient of rotate", {{"dx", dx}});
-  const std::int64_t tokens = dx.shape[0];
-  const std::int64_t width = dx.shape[1];
-  const std::int64_t half = head_dim / 2;
-  with_activation(dx.dtype, [&]<typename T>(T) {
-#pragma omp parallel for num_threads(threads_) schedule(static) if (dx.elems() > kPiece)
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      const float* cosines = table.as<float>() + t % table.shape[0] * head_dim;
-      T* row = dx.as<T>() + t * width;
-      for (std::int64_t head = 0; head < width; head += head_dim) {
-        rotate_head_back(row + head, cosines, cosines + half, half);
-      }
-    }
-  });
+  rotate_heads(dx, table, head_dim, -1.0F, threads_);
 }
 
 void CpuGradientOps::do_gated_activation(TensorView gate, TensorView up, ConstTensorView dh,

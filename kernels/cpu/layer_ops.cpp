@@ -8,22 +8,11 @@
 #include "kernels/core/fingerprint.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/rotate.h"
 #include "kernels/cpu/row_kernels.h"
 
 namespace quern {
 namespace {
-
-template <typename T>
-void rotate_head(T* x, const float* cosines, const float* sines, std::int64_t half) {
-  for (std::int64_t i = 0; i < half; ++i) {
-    const T low = x[i];
-    const T high = x[i + half];
-    const T cosine{cosines[i]};
-    const T sine{sines[i]};
-    x[i] = low * cosine - high * sine;
-    x[i + half] = high * cosine + low * sine;
-  }
-}
 
 std::int64_t count_nonfinite_piece(const ConstTensorView& x, std::int64_t begin,
                                    std::int64_t count) {
@@ -109,19 +98,7 @@ void CpuLayerOps::do_rms_norm(ConstTensorView x, ConstTensorView weight, float e
 
 void CpuLayerOps::do_rotate(TensorView x, ConstTensorView table, std::int64_t head_dim) {
   expect_activation("rotate", {{"x", x}});
-  const std::int64_t tokens = x.shape[0];
-  const std::int64_t width = x.shape[1];
-  const std::int64_t half = head_dim / 2;
-  with_activation(x.dtype, [&]<typename T>(T) {
-#pragma omp parallel for num_threads(threads_) schedule(static) if (x.elems() > kPiece)
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      const float* cosines = table.as<float>() + t % table.shape[0] * head_dim;
-      T* row = x.as<T>() + t * width;
-      for (std::int64_t head = 0; head < width; head += head_dim) {
-        rotate_head(row + head, cosines, cosines + half, half);
-      }
-    }
-  });
+  rotate_heads(x, table, head_dim, 1.0F, threads_);
 }
 
 void CpuLayerOps::do_gated_activation(TensorView gate, ConstTensorView up, Activation activation) {

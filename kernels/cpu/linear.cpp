@@ -46,9 +46,8 @@ void multiply_tile(const Linear& task, const Tile& tile, T* converted) {
     load_elems(task.weight, tile.column * inputs, tile.columns * inputs, converted);
   }
   T* target = task.out.as<T>() + tile.row * outputs + tile.column;
-  multiply({tile.rows, tile.columns, inputs},
-           BlasOperand<T>{task.x.as<T>() + tile.row * inputs, inputs},
-           BlasOperand<T>{panel, inputs, true}, target, outputs);
+  multiply({tile.rows, tile.columns, inputs}, {task.x.as<T>() + tile.row * inputs, inputs},
+           {panel, inputs, true}, target, outputs);
   if (task.bias) add_bias(*task.bias, tile, target, outputs);
 }
 

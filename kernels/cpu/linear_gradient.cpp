@@ -45,7 +45,7 @@ void multiply_tile(const LinearGradient& task, const Tile& tile, T* converted) {
   for (std::int64_t first = 0; first < outputs; first += kDepth) {
     const std::int64_t count = std::min(kDepth, outputs - first);
     multiply({.rows = tile.rows, .columns = tile.columns, .depth = count, .accumulate = first > 0},
-             BlasOperand<T>{task.dy.as<T>() + tile.row * outputs + first, outputs},
+             {task.dy.as<T>() + tile.row * outputs + first, outputs},
              weight_panel(task.weight, first, count, tile, converted), target, inputs);
   }
 }

@@ -43,8 +43,8 @@ std::int64_t accumulate_tile(const GramTask& task, const Tile& tile, T* products
   for (std::int64_t begin = 0; begin < tokens; begin += StatisticsOps::gram_chunk_rows) {
     const std::int64_t count = std::min(StatisticsOps::gram_chunk_rows, tokens - begin);
     const T* chunk = task.x.as<T>() + begin * channels;
-    multiply({tile.rows, tile.columns, count}, BlasOperand<T>{chunk + tile.row, channels, true},
-             BlasOperand<T>{chunk + tile.column, channels}, products, tile.columns);
+    multiply({tile.rows, tile.columns, count}, {chunk + tile.row, channels, true},
+             {chunk + tile.column, channels}, products, tile.columns);
     const double share =
         static_cast<double>(count) / static_cast<double>(std::max(count, task.total_tokens));
     for (std::int64_t i = 0; i < tile.rows; ++i) {

@@ -66,6 +66,18 @@ Command bits(int width) {
   return {"quantize.bits=" + std::to_string(width)};
 }
 
+const Command kCalibration = {"calibration.sequence_length=512", "calibration.sampling=sequential"};
+
+/// The protocols of README's tables, but for the bits.
+Command gptq_run() {
+  return kCalibration + Command{"calibration.samples=128"};
+}
+
+Command squeezellm_run() {
+  return kCalibration + squeezellm("squeezellm_safetensors",
+                                   {"calibration.samples=100", "quantize.sparsity=0.0045"});
+}
+
 struct Float64Case {
   std::string name;
   Command settings;
@@ -77,11 +89,8 @@ std::vector<Float64Case> float64_cases() {
   std::vector<Float64Case> cases;
   for (const int width : {2, 3, 4, 8}) {
     const std::string name = std::to_string(width) + "bit";
-    cases.push_back({"gptq_" + name, Command{"calibration.samples=128"} + bits(width)});
-    cases.push_back(
-        {"squeezellm_" + name, squeezellm("squeezellm_safetensors",
-                                          {"calibration.samples=100", "quantize.sparsity=0.0045"}) +
-                                   bits(width)});
+    cases.push_back({"gptq_" + name, gptq_run() + bits(width)});
+    cases.push_back({"squeezellm_" + name, squeezellm_run() + bits(width)});
   }
   return cases;
 }
@@ -91,9 +100,7 @@ class Float64Codes : public GpuCase, public testing::WithParamInterface<Float64C
 /// Rounding errors of doubles are too small to move a code to the other side: GPU and CPU write the
 /// same tensors, from which the same perplexities follow.
 TEST_P(Float64Codes, AreThoseOfTheCpu) {
-  const Command settings = GetParam().settings + Command{"calibration.sequence_length=512",
-                                                         "calibration.sampling=sequential",
-                                                         "run.activation_type=float64"};
+  const Command settings = GetParam().settings + Command{"run.activation_type=float64"};
   const Quantized cpu = quantize(settings + kCpu);
   const Command cuda = {"run.device=cuda"};
   const Quantized gpu = quantize(settings + cuda);
@@ -116,14 +123,11 @@ struct Steady {
 };
 
 std::vector<Steady> steady_cases() {
-  const Command tables =
-      squeezellm("squeezellm_safetensors", {"calibration.samples=100", "quantize.sparsity=0.0045"});
-  const Command gptq = {"calibration.samples=128"};
-  const Command original = gptq + Command{"quantize.propagation=original"};
-  std::vector<Steady> cases = {{"gptq_8bit", gptq + bits(8), {kFloat32, kBfloat16}}};
+  const Command original = gptq_run() + Command{"quantize.propagation=original"};
+  std::vector<Steady> cases = {{"gptq_8bit", gptq_run() + bits(8), {kFloat32, kBfloat16}}};
   for (const int width : {2, 3, 4, 8}) {
     const std::string name = std::to_string(width) + "bit";
-    cases.push_back({"squeezellm_" + name, tables + bits(width), {kFloat32, kBfloat16}});
+    cases.push_back({"squeezellm_" + name, squeezellm_run() + bits(width), {kFloat32, kBfloat16}});
     cases.push_back({"gptq_original_" + name, original + bits(width), {kFloat32}});
   }
   return cases;
@@ -132,8 +136,7 @@ std::vector<Steady> steady_cases() {
 class SteadyPerplexity : public GpuCase, public testing::WithParamInterface<Steady> {};
 
 TEST_P(SteadyPerplexity, IsThatOfTheCpu) {
-  const Command settings = GetParam().settings + Command{"calibration.sequence_length=512",
-                                                         "calibration.sampling=sequential"};
+  const Command& settings = GetParam().settings;
   const double cpu = log_perplexity(settings + kCpu);
   for (const Command& device : GetParam().devices) {
     const double gpu = log_perplexity(settings + device);
